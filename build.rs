@@ -1,0 +1,19 @@
+//! Generates the gRPC code from the protos with protox, so that no protoc is needed.
+
+use std::{env, fs, path::PathBuf};
+
+use prost::Message as _;
+
+const PROTOS: [&str; 2] =
+    ["daybook/v1/command_service.proto", "daybook/v1/query_service.proto"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    let out_dir = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out_dir.join("daybook_descriptor.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .extern_path(".google.rpc", "::tonic_types")
+        .compile_fds(descriptors)?;
+    Ok(())
+}
