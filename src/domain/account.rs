@@ -1,0 +1,211 @@
+//! An account: its state, the rules of its own, and the fold of its events.
+
+use std::collections::BTreeSet;
+
+use super::{AccountId, Amount, Balance, CurrencyCode, Fact, Refusal, SagaId};
+
+/// Whether an account takes commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccountState {
+    /// Open.
+    Active,
+    /// Closed for ever.
+    Closed,
+}
+
+/// The current state of an account: what deciding needs, and no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    id: AccountId,
+    currency: CurrencyCode,
+    balance: Balance,
+    version: u64,
+    state: AccountState,
+    /// The transfers from here that have begun and not ended. Boxed, because in one log a
+    /// transfer begins and ends at once: nearly every account has none.
+    #[expect(clippy::box_collection, reason = "a word instead of three in each account")]
+    pending: Option<Box<BTreeSet<SagaId>>>,
+}
+
+/// A fact that cannot follow on an account's state. Live it is a defect; on replay, damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an event does not follow from the state of its account")]
+pub struct Inconsistent;
+
+impl Account {
+    /// An account before its first event.
+    #[must_use]
+    pub fn unopened(id: AccountId) -> Self {
+        Self {
+            id,
+            currency: CurrencyCode::USD,
+            balance: Balance::ZERO,
+            version: 0,
+            state: AccountState::Active,
+            pending: None,
+        }
+    }
+
+    /// An open account as it was before some event, none of its transfers pending.
+    #[must_use]
+    pub fn resumed(
+        id: AccountId,
+        currency: CurrencyCode,
+        balance: Balance,
+        version: u64,
+    ) -> Self {
+        Self { currency, balance, version, ..Self::unopened(id) }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> AccountId {
+        self.id
+    }
+
+    /// Its currency; without meaning before it is opened.
+    #[must_use]
+    pub fn currency(&self) -> CurrencyCode {
+        self.currency
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn balance(&self) -> Balance {
+        self.balance
+    }
+
+    /// How many events it has.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Whether it takes commands.
+    #[must_use]
+    pub fn state(&self) -> AccountState {
+        self.state
+    }
+
+    /// The transfers from it that have begun and not ended, in ascending order.
+    pub fn pending(&self) -> impl Iterator<Item = SagaId> {
+        self.pending.iter().flat_map(|pending| pending.iter().copied())
+    }
+
+    /// That it has the version which a command expects.
+    pub(super) fn expect_version(&self, expected: Option<u64>) -> Result<(), Refusal> {
+        match expected {
+            Some(expected) if expected != self.version => Err(Refusal::VersionMismatch {
+                account_id: self.id,
+                expected,
+                actual: self.version,
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// That it is open.
+    pub(super) fn expect_active(&self) -> Result<(), Refusal> {
+        match self.state {
+            AccountState::Active => Ok(()),
+            AccountState::Closed => Err(Refusal::AccountClosed { account_id: self.id }),
+        }
+    }
+
+    /// Adds money.
+    pub(super) fn deposit(&self, amount: Amount) -> Result<Fact, Refusal> {
+        self.expect_active()?;
+        let balance =
+            self.balance.plus(amount).ok_or(Refusal::BalanceLimit { account_id: self.id })?;
+        Ok(Fact::MoneyDeposited { amount, balance, compensation: false })
+    }
+
+    /// Takes money, never more than there is.
+    pub(super) fn withdraw(&self, amount: Amount) -> Result<Fact, Refusal> {
+        self.expect_active()?;
+        let balance =
+            self.balance.minus(amount).ok_or(Refusal::InsufficientFunds { account_id: self.id })?;
+        Ok(Fact::MoneyWithdrawn { amount, balance })
+    }
+
+    /// Closes it.
+    pub(super) fn close(&self) -> Result<Fact, Refusal> {
+        self.expect_active()?;
+        if self.balance != Balance::ZERO {
+            return Err(Refusal::BalanceNotZero { account_id: self.id, balance: self.balance });
+        }
+        if self.pending.is_some() {
+            return Err(Refusal::TransferPending { account_id: self.id });
+        }
+        Ok(Fact::AccountClosed)
+    }
+
+    /// Folds a fact into the state. `saga_id` is the transfer that the fact belongs to.
+    ///
+    /// # Errors
+    /// [`Inconsistent`] when the fact cannot follow on the state, which is then unchanged.
+    pub fn evolve(&mut self, fact: &Fact, saga_id: Option<SagaId>) -> Result<(), Inconsistent> {
+        let opening = matches!(fact, Fact::AccountOpened { .. });
+        if opening != (self.version == 0) || self.state == AccountState::Closed {
+            return Err(Inconsistent);
+        }
+        match fact {
+            Fact::AccountOpened { owner: _, currency, initial_balance } => {
+                self.currency = *currency;
+                self.balance = *initial_balance;
+            }
+            Fact::MoneyDeposited { amount, balance, compensation: _ } => {
+                self.set_balance(self.balance.plus(*amount), *balance)?;
+            }
+            Fact::MoneyWithdrawn { amount, balance } => {
+                self.set_balance(self.balance.minus(*amount), *balance)?;
+            }
+            Fact::TransferInitiated { to, amount: _ } => {
+                if *to == self.id {
+                    return Err(Inconsistent);
+                }
+                self.begin(saga_id.ok_or(Inconsistent)?)?;
+            }
+            Fact::TransferCompleted => self.end_if_begun(saga_id.ok_or(Inconsistent)?),
+            Fact::TransferFailed { error: _ } => self.end(saga_id.ok_or(Inconsistent)?)?,
+            Fact::AccountClosed => {
+                if self.balance != Balance::ZERO || self.pending.is_some() {
+                    return Err(Inconsistent);
+                }
+                self.state = AccountState::Closed;
+            }
+        }
+        self.version = self.version.checked_add(1).ok_or(Inconsistent)?;
+        Ok(())
+    }
+
+    fn set_balance(&mut self, reached: Option<Balance>, said: Balance) -> Result<(), Inconsistent> {
+        if reached != Some(said) {
+            return Err(Inconsistent);
+        }
+        self.balance = said;
+        Ok(())
+    }
+
+    fn begin(&mut self, saga_id: SagaId) -> Result<(), Inconsistent> {
+        let new = self.pending.get_or_insert_default().insert(saga_id);
+        if new { Ok(()) } else { Err(Inconsistent) }
+    }
+
+    fn end(&mut self, saga_id: SagaId) -> Result<(), Inconsistent> {
+        if !self.pending.as_ref().is_some_and(|pending| pending.contains(&saga_id)) {
+            return Err(Inconsistent);
+        }
+        self.end_if_begun(saga_id);
+        Ok(())
+    }
+
+    fn end_if_begun(&mut self, saga_id: SagaId) {
+        if let Some(pending) = &mut self.pending {
+            pending.remove(&saga_id);
+            if pending.is_empty() {
+                self.pending = None;
+            }
+        }
+    }
+}

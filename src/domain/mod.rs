@@ -1,0 +1,29 @@
+//! The domain: what a ledger may do, and nothing else.
+//!
+//! It owns money, accounts, transfers and the rules between them, as pure functions: decide what
+//! a command does to a state, and fold what was done into the state. It must not know time,
+//! randomness, threads, the log or the wire: whatever it needs comes in with the command. So the
+//! same code runs live, on replay, on time travel and in simulation.
+
+mod account;
+mod command;
+mod decision;
+mod event;
+mod id;
+mod ledger;
+mod money;
+mod refusal;
+mod text;
+mod transfer;
+
+
+pub use account::{Account, AccountState, Inconsistent};
+pub use command::{Action, Command, Parties};
+pub use decision::{Decision, Touched};
+pub use event::{Event, EventKind, Fact};
+pub use id::{AccountId, IdError, RequestId, SagaId};
+pub use ledger::{Context, Ledger};
+pub use money::{AMOUNT_MAX_MINOR, Amount, Balance, CurrencyCode};
+pub use refusal::Refusal;
+pub use text::{OWNER_CHARS_MAX, Owner, REASON_CHARS_MAX, Reason, TextError};
+pub use transfer::{StepOutcome, TransferError, TransferPhase, next_phase};
