@@ -1,0 +1,132 @@
+//! The texts of settings: one parser each, for the flag, the variable and the file alike.
+//!
+//! It owns each setting's range. It must not know where a text came from: who shows an error adds
+//! the place.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize as _, Deserializer, de::Error as _};
+
+use super::{super::telemetry::LogFilterError, LogFilter};
+
+/// How few positions the request ids may be remembered for: a retry within seconds must find its
+/// first try, whatever the load.
+const REQUEST_ID_WINDOW_MIN: u64 = 1_024;
+
+/// How many positions the request ids may be remembered for: each costs memory.
+const REQUEST_ID_WINDOW_MAX: u64 = 16_777_216;
+
+/// How long a stop may wait for calls: longer, and an operator would think that it hangs.
+const DRAIN_GRACE_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// The units of a duration in configuration, and how many milliseconds each has.
+const DURATION_UNITS: [(&str, u64); 4] =
+    [("ms", 1), ("s", 1_000), ("m", 60 * 1_000), ("h", 60 * 60 * 1_000)];
+
+/// What the text of a setting should have been.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ValueError {
+    #[error("expected an IP address with a port, such as 127.0.0.1:50051 or [::1]:50051")]
+    Address,
+    #[error("expected the name of a directory")]
+    DataDir,
+    #[error("expected a whole number from {REQUEST_ID_WINDOW_MIN} to {REQUEST_ID_WINDOW_MAX}")]
+    RequestIdWindow,
+    #[error("expected a whole number with a unit (ms, s, m or h), such as 500ms or 10s")]
+    Duration,
+    #[error("expected at most {}h", DRAIN_GRACE_MAX.as_secs() / 3_600)]
+    DrainGrace,
+    #[error("{0}")]
+    LogFilter(#[from] LogFilterError),
+}
+
+pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, ValueError> {
+    text.parse().map_err(|_| ValueError::Address)
+}
+
+pub(super) fn parse_data_dir(text: &str) -> Result<PathBuf, ValueError> {
+    if text.is_empty() { Err(ValueError::DataDir) } else { Ok(PathBuf::from(text)) }
+}
+
+pub(super) fn parse_request_id_window(text: &str) -> Result<u64, ValueError> {
+    text.parse()
+        .ok()
+        .filter(|window| (REQUEST_ID_WINDOW_MIN..=REQUEST_ID_WINDOW_MAX).contains(window))
+        .ok_or(ValueError::RequestIdWindow)
+}
+
+pub(super) fn parse_drain_grace(text: &str) -> Result<Duration, ValueError> {
+    let grace = parse_duration(text).ok_or(ValueError::Duration)?;
+    if grace > DRAIN_GRACE_MAX { Err(ValueError::DrainGrace) } else { Ok(grace) }
+}
+
+/// A whole number and its unit, with nothing between or around them.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.find(|c: char| !c.is_ascii_digit())?)?;
+    let (_, unit_ms) = DURATION_UNITS.into_iter().find(|(name, _)| *name == unit)?;
+    Some(Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(unit_ms)?))
+}
+
+pub(super) fn listen_in_file<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    text_in_file(value, parse_listen)
+}
+
+pub(super) fn data_dir_in_file<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<PathBuf>, D::Error> {
+    text_in_file(value, parse_data_dir)
+}
+
+pub(super) fn drain_grace_in_file<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<Duration>, D::Error> {
+    text_in_file(value, parse_drain_grace)
+}
+
+pub(super) fn log_level_in_file<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<LogFilter>, D::Error> {
+    text_in_file(value, |text| Ok(text.parse::<LogFilter>()?))
+}
+
+pub(super) fn request_id_window_in_file<'de, D>(value: D) -> Result<Option<u64>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    // A number in the file; its digits then pass the same check as a flag's.
+    let window =
+        i64::deserialize(value).map_err(|_| D::Error::custom(ValueError::RequestIdWindow))?;
+    parse_request_id_window(&window.to_string()).map(Some).map_err(D::Error::custom)
+}
+
+/// A string of the file, through the parser that the flag has.
+fn text_in_file<'de, D, T>(
+    value: D,
+    parse: fn(&str) -> Result<T, ValueError>,
+) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    parse(&String::deserialize(value)?).map(Some).map_err(D::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        for (text, expected_ms) in
+            [("0s", 0), ("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("1h", 3_600_000)]
+        {
+            assert_eq!(parse_duration(text), Some(Duration::from_millis(expected_ms)), "{text}");
+        }
+        for bad in ["", "10", "s", "-1s", "1.5s", "10 s", " 10s", "10S", "1s ", "1d", "٣s"] {
+            assert_eq!(parse_duration(bad), None, "{bad:?}");
+        }
+        assert_eq!(parse_duration("18446744073709551615h"), None);
+        assert_eq!(parse_duration("18446744073709551616ms"), None);
+    }
+}

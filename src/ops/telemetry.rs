@@ -1,0 +1,230 @@
+//! The logs of the process: lines on standard error.
+//!
+//! It owns how a line looks and which lines are written. It must not know what they say. Standard
+//! output stays free for what a command prints as its result.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal as _},
+    str::FromStr,
+};
+
+use tracing::Subscriber;
+use tracing_subscriber::{
+    EnvFilter, filter::LevelFilter, fmt::MakeWriter, util::SubscriberInitExt as _,
+};
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text when standard error is a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line, for programs.
+    Json,
+}
+
+/// Which lines are written: directives that are known to be understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+/// Why a text is not a filter of log lines.
+#[derive(Debug, thiserror::Error)]
+pub enum LogFilterError {
+    /// A directive is neither a level nor a target with a level. A misspelt level would otherwise
+    /// count as the name of a target, and silence everything else.
+    #[error(
+        "'{0}' is neither a level (error, warn, info, debug, trace, off) nor a directive such as \
+         daybook::log=debug"
+    )]
+    Directive(String),
+    /// A directive has the right shape, and yet is not understood.
+    #[error("'{filter}' is not understood: {source}")]
+    Syntax {
+        /// The whole text.
+        filter: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+}
+
+impl FromStr for LogFilter {
+    type Err = LogFilterError;
+
+    fn from_str(text: &str) -> Result<Self, LogFilterError> {
+        match text.split(',').find(|directive| !has_shape_of_directive(directive)) {
+            Some(directive) => Err(LogFilterError::Directive(directive.to_owned())),
+            None => match EnvFilter::try_new(text) {
+                Ok(_) => Ok(Self(text.to_owned())),
+                Err(source) => Err(LogFilterError::Syntax { filter: text.to_owned(), source }),
+            },
+        }
+    }
+}
+
+impl Default for LogFilter {
+    /// What an operator acts on, and the milestones of a run.
+    fn default() -> Self {
+        Self("info".to_owned())
+    }
+}
+
+impl fmt::Display for LogFilter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Sends the log of the whole process to standard error.
+///
+/// The first call wins; a later one changes nothing.
+pub fn init(format: LogFormat, filter: &LogFilter) {
+    let terminal = io::stderr().is_terminal();
+    let style = Style::new(format, terminal);
+    if subscriber(style, filter, io::stderr).try_init().is_err() {
+        tracing::debug!("the log of the process was set up before; it stays as it is");
+    }
+}
+
+/// How lines are written, once it is known where they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    /// Text that may be coloured; it is not where the environment sets `NO_COLOR`.
+    ColouredText,
+    /// Text as it is stored in a file.
+    PlainText,
+    /// One object a line.
+    Json,
+}
+
+impl Style {
+    fn new(format: LogFormat, terminal: bool) -> Self {
+        match (format, terminal) {
+            (LogFormat::Auto | LogFormat::Text, true) => Self::ColouredText,
+            (LogFormat::Text, false) => Self::PlainText,
+            (LogFormat::Auto, false) | (LogFormat::Json, _) => Self::Json,
+        }
+    }
+}
+
+/// A subscriber that writes each event as one line.
+fn subscriber<W>(style: Style, filter: &LogFilter, writer: W) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&filter.0)).with_writer(writer);
+    match style {
+        Style::ColouredText => Box::new(builder.finish()),
+        Style::PlainText => Box::new(builder.with_ansi(false).finish()),
+        // The message and the fields side by side: a query need not know which is which.
+        Style::Json => Box::new(builder.json().flatten_event(true).with_span_list(false).finish()),
+    }
+}
+
+fn has_shape_of_directive(directive: &str) -> bool {
+    let directive = directive.trim();
+    // An empty text would parse as a level.
+    let is_level = !directive.is_empty() && directive.parse::<LevelFilter>().is_ok();
+    is_level || directive.contains(['=', '[', ']', '{', '}'])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(style: Style, filter: &str) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(style, &filter.parse().unwrap(), move || writer.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(position = 7, "the log is open");
+            tracing::debug!("too fine");
+        });
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn json_lines_hold_level_message_and_fields() {
+        let text = written(Style::Json, "info");
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 1, "{text}");
+        let line: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["message"], "the log is open");
+        assert_eq!(line["position"], 7);
+    }
+
+    #[test]
+    fn plain_text_has_no_colours() {
+        let text = written(Style::PlainText, "info");
+        assert!(text.ends_with("the log is open position=7\n"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn the_filter_decides_what_is_written() {
+        assert_eq!(written(Style::PlainText, "debug").lines().count(), 2);
+        assert_eq!(written(Style::PlainText, "off"), "");
+        assert_eq!(written(Style::PlainText, "off,somebody_else=trace"), "");
+    }
+
+    #[test]
+    fn auto_means_text_on_a_terminal_and_json_elsewhere() {
+        let cases = [
+            (LogFormat::Auto, true, Style::ColouredText),
+            (LogFormat::Auto, false, Style::Json),
+            (LogFormat::Text, true, Style::ColouredText),
+            (LogFormat::Text, false, Style::PlainText),
+            (LogFormat::Json, true, Style::Json),
+            (LogFormat::Json, false, Style::Json),
+        ];
+        for (format, terminal, style) in cases {
+            assert_eq!(Style::new(format, terminal), style, "{format:?}, terminal: {terminal}");
+        }
+    }
+
+    #[test]
+    fn misspelt_filters_are_refused() {
+        for good in ["info", "WARN", "off", "daybook=debug", "warn,daybook::log=trace", "a[b]=info"]
+        {
+            assert_eq!(good.parse::<LogFilter>().unwrap().to_string(), good);
+        }
+        for bad in ["", "inof", "info,", "warn,daybook", "daybook=loud", "info,,warn"] {
+            assert!(bad.parse::<LogFilter>().is_err(), "{bad:?}");
+        }
+        assert_eq!(
+            "inof".parse::<LogFilter>().unwrap_err().to_string(),
+            "'inof' is neither a level (error, warn, info, debug, trace, off) nor a directive \
+             such as daybook::log=debug"
+        );
+    }
+
+    #[test]
+    fn setting_up_twice_does_no_harm() {
+        // Off, so that the log of the other tests of this process stays unwritten.
+        let silence = "off".parse().unwrap();
+        init(LogFormat::Auto, &silence);
+        init(LogFormat::Json, &silence);
+    }
+}
