@@ -48,12 +48,7 @@ impl Account {
 
     /// An open account as it was before some event, none of its transfers pending.
     #[must_use]
-    pub fn resumed(
-        id: AccountId,
-        currency: CurrencyCode,
-        balance: Balance,
-        version: u64,
-    ) -> Self {
+    pub fn resumed(id: AccountId, currency: CurrencyCode, balance: Balance, version: u64) -> Self {
         Self { currency, balance, version, ..Self::unopened(id) }
     }
 

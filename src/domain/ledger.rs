@@ -25,7 +25,7 @@ pub struct Ledger {
 pub struct Context {
     /// The id for a saga whose caller chose none.
     pub saga_id: SagaId,
-    /// Whether the id that the caller chose is of those that only the server makes.
+    /// Whether the id that the caller chose is one that the server has given to an event.
     pub saga_id_reserved: bool,
 }
 
@@ -34,6 +34,12 @@ impl Ledger {
     #[must_use]
     pub fn account_count(&self) -> usize {
         self.accounts.len()
+    }
+
+    /// Whether a caller has chosen this id for a saga.
+    #[must_use]
+    pub fn has_named_saga(&self, saga_id: SagaId) -> bool {
+        self.named_sagas.contains(&saga_id)
     }
 
     /// An account and its place.
@@ -140,7 +146,7 @@ impl Ledger {
         let (index, source) =
             self.find(from).ok_or(Refusal::AccountNotFound { account_id: from })?;
         if let Some(saga_id) = chosen_id
-            && (context.saga_id_reserved || self.named_sagas.contains(&saga_id))
+            && (context.saga_id_reserved || self.has_named_saga(saga_id))
         {
             return Err(Refusal::SagaExists { saga_id });
         }

@@ -16,6 +16,8 @@ mod refusal;
 mod text;
 mod transfer;
 
+#[cfg(test)]
+mod tests;
 
 pub use account::{Account, AccountState, Inconsistent};
 pub use command::{Action, Command, Parties};

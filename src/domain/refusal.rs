@@ -17,7 +17,7 @@ pub enum Refusal {
         /// The account that was named.
         account_id: AccountId,
     },
-    /// The saga was begun before, or its id is of those that the server makes.
+    /// The saga was begun before, or its id is that of another event.
     #[error("saga {saga_id} exists already")]
     SagaExists {
         /// The saga that was named.

@@ -49,11 +49,10 @@ pub fn next_phase(phase: TransferPhase, outcome: StepOutcome) -> TransferPhase {
     use TransferPhase::{Compensate, Compensated, Completed, Deposit, Failed, Withdraw};
     match (phase, outcome) {
         (Withdraw, Done) => Deposit,
-        (Withdraw, Refused(error)) => Failed(error),
         (Deposit, Done) | (Completed, Done | Refused(_)) => Completed,
         (Deposit, Refused(error)) | (Compensate(error), Refused(_)) => Compensate(error),
         (Compensate(error), Done) | (Compensated(error), Done | Refused(_)) => Compensated(error),
-        (Failed(error), Done | Refused(_)) => Failed(error),
+        (Withdraw, Refused(error)) | (Failed(error), Done | Refused(_)) => Failed(error),
     }
 }
 
