@@ -1,0 +1,340 @@
+//! The actor: the handle that takes submissions, the mailbox, and the writer's thread.
+//!
+//! ```text
+//! handle ─ mailbox ─▶ writer: decides into the stage ─▶ syncer: append, sync ─▶ replies, readers
+//!                        ▲                                  │
+//!                        └────────── synced ────────────────┘
+//! ```
+//! One group is on its way to the disk at a time. While it is, the writer decides what has come
+//! in since into the next one: groups grow by themselves when the disk or the traffic wants it.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc as blocking,
+    },
+    thread,
+};
+
+use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot, watch};
+
+use super::{
+    stage::{Answer, Detail, Failure, Stage, Submission},
+    state::State,
+    syncer::{self, Outlets, Replies, StoreStatus},
+};
+use crate::{domain::Command, log::LogWriter, ops::Clock};
+
+/// How many commands may be on their way at once, in the mailbox or in a group: eight full
+/// batches. It bounds the memory of overload, and at full speed the wait stays below a second.
+pub const MAILBOX_COMMANDS_MAX: usize = 8 * 8_192;
+/// Places in the mailbox beside those of the commands: for the syncer's word and for stopping.
+const MAILBOX_SPARE: usize = 8;
+
+/// What the writer receives.
+#[derive(Debug)]
+pub(super) enum Input {
+    Commands(Submission),
+    Synced { latched: bool },
+    Stop,
+}
+
+/// The handle of the event store. Cheap to clone.
+#[derive(Clone)]
+pub struct EventStore {
+    mailbox: mpsc::Sender<Input>,
+    permits: Arc<Semaphore>,
+    status: watch::Receiver<StoreStatus>,
+}
+
+/// Stops the event store.
+pub struct Stopper {
+    mailbox: mpsc::Sender<Input>,
+    writer: thread::JoinHandle<()>,
+    syncer: thread::JoinHandle<()>,
+}
+
+/// What the store is started from.
+pub struct Parts {
+    /// The state that the whole log adds up to.
+    pub state: State,
+    /// The end of the log that appends; without it the store refuses all commands.
+    pub log: Option<Box<dyn LogWriter>>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Wakes whoever follows the log, after each group.
+    pub follower: blocking::SyncSender<()>,
+    /// Is told how far the log is durable.
+    pub durable: watch::Sender<u64>,
+}
+
+/// Starts the writer and the syncer. The handle gives answers on the runtime that this is called
+/// in.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
+    let Parts { state, log, clock, follower, durable } = parts;
+    let permits = Arc::new(Semaphore::new(MAILBOX_COMMANDS_MAX));
+    let (mailbox, inputs) = mpsc::channel(MAILBOX_COMMANDS_MAX.saturating_add(MAILBOX_SPARE));
+    let Some(mut log) = log else {
+        let (_, status) = watch::channel(StoreStatus::Damaged);
+        return Ok((EventStore { mailbox, permits, status }, None));
+    };
+    let (status_sender, status) = watch::channel(StoreStatus::Serving);
+    let (replies, outbox) = mpsc::channel(MAILBOX_COMMANDS_MAX.saturating_add(MAILBOX_SPARE));
+    tokio::spawn(deliver(outbox));
+    let has_room = Arc::new(AtomicBool::new(log.has_room()));
+    let outlets = Arc::new(Outlets {
+        replies,
+        durable,
+        status: status_sender,
+        has_room: Arc::clone(&has_room),
+        permits: Arc::clone(&permits),
+        follower,
+        mailbox: mailbox.downgrade(),
+    });
+    let (group_sender, groups) = blocking::sync_channel(1);
+    let syncer_outlets = Arc::clone(&outlets);
+    let syncer = thread::Builder::new().name("daybook-syncer".into()).spawn(move || {
+        let _latch = LatchOnPanic(&syncer_outlets);
+        syncer::run(log, &groups, &syncer_outlets);
+    })?;
+    let writer = thread::Builder::new().name("daybook-writer".into()).spawn(move || {
+        let _latch = LatchOnPanic(&outlets);
+        Writer::new(state, clock, group_sender, &outlets).run(inputs);
+    })?;
+    let stopper = Stopper { mailbox: mailbox.clone(), writer, syncer };
+    Ok((EventStore { mailbox, permits, status }, Some(stopper)))
+}
+
+/// A thread that panics has found a defect: nothing may be acknowledged after it.
+struct LatchOnPanic<'a>(&'a Outlets);
+
+impl Drop for LatchOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.status.send_replace(StoreStatus::Latched);
+        }
+    }
+}
+
+/// Hands replies to those who wait for them, on the runtime's own thread.
+async fn deliver(mut outbox: mpsc::Receiver<Replies>) {
+    while let Some(replies) = outbox.recv().await {
+        for (reply, result) in replies {
+            let _caller_may_have_left = reply.send(result);
+        }
+    }
+}
+
+impl EventStore {
+    /// Carries out commands in order, in one group; answers when it is durable.
+    ///
+    /// What was submitted is carried out also when the caller does not wait for the answer.
+    ///
+    /// # Errors
+    /// [`Failure`]; at once with [`Failure::Overloaded`] when the mailbox is full.
+    pub async fn execute(&self, commands: Vec<Command>, detail: Detail) -> Result<Answer, Failure> {
+        let permits = self.permits.try_acquire_many(weight(&commands));
+        let permits = permits.map_err(|error| match error {
+            TryAcquireError::NoPermits => Failure::Overloaded,
+            TryAcquireError::Closed => Failure::Stopping,
+        })?;
+        permits.forget();
+        self.submit(commands, detail)?.await.unwrap_or_else(|_| Err(self.failure()))
+    }
+
+    /// Waits until all that was recorded before now is durable. What is recorded later has a time
+    /// that is not before now.
+    ///
+    /// # Errors
+    /// [`Failure`] when that may still change.
+    pub async fn settle(&self) -> Result<(), Failure> {
+        match self.execute(Vec::new(), Detail::Exceptions).await {
+            Ok(_) | Err(Failure::Latched | Failure::Damaged | Failure::Stopping) => Ok(()),
+            Err(failure @ (Failure::Overloaded | Failure::NoRoom)) => Err(failure),
+        }
+    }
+
+    /// As [`EventStore::execute`], but waits for places in the mailbox first, and gives the
+    /// answer as a future of its own: for streams, whose senders can be held back.
+    ///
+    /// # Errors
+    /// [`Failure`] when the store takes no commands.
+    pub async fn execute_patiently(
+        &self,
+        commands: Vec<Command>,
+        detail: Detail,
+    ) -> Result<impl Future<Output = Result<Answer, Failure>> + use<>, Failure> {
+        let permits = self.permits.acquire_many(weight(&commands)).await;
+        permits.map_err(|_| Failure::Stopping)?.forget();
+        let answer = self.submit(commands, detail)?;
+        let store = self.clone();
+        Ok(async move { answer.await.unwrap_or_else(|_| Err(store.failure())) })
+    }
+
+    fn submit(
+        &self,
+        commands: Vec<Command>,
+        detail: Detail,
+    ) -> Result<oneshot::Receiver<Result<Answer, Failure>>, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let input = Input::Commands(Submission { commands, detail, reply });
+        match self.mailbox.try_send(input) {
+            Ok(()) => Ok(answer),
+            Err(_) => Err(self.failure()),
+        }
+    }
+
+    /// Why a submission got no answer.
+    fn failure(&self) -> Failure {
+        match *self.status.borrow() {
+            StoreStatus::Serving | StoreStatus::NoRoom | StoreStatus::Stopped => Failure::Stopping,
+            StoreStatus::Latched => Failure::Latched,
+            StoreStatus::Damaged => Failure::Damaged,
+        }
+    }
+
+    /// Whether commands can be carried out, as it changes.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<StoreStatus> {
+        self.status.clone()
+    }
+}
+
+fn weight(commands: &[Command]) -> u32 {
+    u32::try_from(commands.len()).unwrap_or(u32::MAX)
+}
+
+impl Stopper {
+    /// Carries out what is in the mailbox, syncs it, closes the log, and ends the threads. What
+    /// arrives later is refused. Blocks until all is durable.
+    pub fn stop(self) {
+        let Self { mailbox, writer, syncer } = self;
+        let _only_when_the_writer_is_gone = mailbox.blocking_send(Input::Stop);
+        drop(mailbox);
+        for thread in [writer, syncer] {
+            let _a_panic_was_reported_by_its_hook = thread.join();
+        }
+    }
+}
+
+/// The one who decides.
+struct Writer<'a> {
+    state: State,
+    clock: Arc<dyn Clock>,
+    stage: Stage,
+    backlog: VecDeque<Submission>,
+    groups: blocking::SyncSender<Stage>,
+    outlets: &'a Outlets,
+    syncing: bool,
+    latched: bool,
+    stopping: bool,
+}
+
+impl<'a> Writer<'a> {
+    fn new(
+        state: State,
+        clock: Arc<dyn Clock>,
+        groups: blocking::SyncSender<Stage>,
+        outlets: &'a Outlets,
+    ) -> Self {
+        Self {
+            stage: Stage::new(state.next_position()),
+            state,
+            clock,
+            backlog: VecDeque::new(),
+            groups,
+            outlets,
+            syncing: false,
+            latched: false,
+            stopping: false,
+        }
+    }
+
+    /// Decides until it is told to stop and everything before that is answered.
+    fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        while !(self.stopping && self.backlog.is_empty() && self.stage.is_empty() && !self.syncing)
+        {
+            if self.backlog.is_empty() || self.stage.is_full() {
+                match inputs.blocking_recv() {
+                    Some(input) => self.take(input),
+                    None => self.stopping = true,
+                }
+            }
+            while let Ok(input) = inputs.try_recv() {
+                self.take(input);
+            }
+            if self.latched {
+                self.refuse_all(Failure::Latched);
+            } else if !self.outlets.has_room.load(Ordering::Acquire) {
+                self.refuse_backlog(Failure::NoRoom);
+            }
+            self.decide();
+            self.send_stage();
+        }
+        inputs.close();
+        while let Ok(input) = inputs.try_recv() {
+            self.take(input);
+        }
+        self.refuse_all(Failure::Stopping);
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Commands(submission) => self.backlog.push_back(submission),
+            Input::Synced { latched } => {
+                self.syncing = false;
+                self.latched |= latched;
+            }
+            Input::Stop => self.stopping = true,
+        }
+    }
+
+    /// Decides what waits, as far as the group takes it.
+    fn decide(&mut self) {
+        let now_micros = self.clock.now_micros();
+        while !self.stage.is_full()
+            && let Some(submission) = self.backlog.pop_front()
+        {
+            self.stage.decide(&mut self.state, submission, now_micros);
+        }
+    }
+
+    /// Sends the group to the disk, if somebody waits for it and none is on its way.
+    fn send_stage(&mut self) {
+        if self.syncing || self.stage.is_empty() {
+            return;
+        }
+        let next = Stage::new(self.state.next_position());
+        let stage = std::mem::replace(&mut self.stage, next);
+        match self.groups.send(stage) {
+            Ok(()) => self.syncing = true,
+            Err(blocking::SendError(stage)) => {
+                self.latched = true;
+                self.outlets.answer(stage.pending, Err(Failure::Latched));
+            }
+        }
+    }
+
+    fn refuse_all(&mut self, failure: Failure) {
+        let next = Stage::new(self.state.next_position());
+        let stage = std::mem::replace(&mut self.stage, next);
+        if !stage.pending.is_empty() {
+            self.outlets.answer(stage.pending, Err(failure));
+        }
+        self.refuse_backlog(failure);
+    }
+
+    fn refuse_backlog(&mut self, failure: Failure) {
+        if self.backlog.is_empty() {
+            return;
+        }
+        let refused = self.backlog.drain(..).map(Submission::refused);
+        self.outlets.answer(refused.collect(), Err(failure));
+    }
+}

@@ -1,0 +1,398 @@
+//! The codec: entries as bytes, and back.
+//!
+//! One entry is one record of the log. Its layout, format version 1 (numbers without a width are
+//! LEB128: seven bits a byte, lowest first, in the fewest bytes):
+//!
+//! | bytes | what |
+//! | --- | --- |
+//! | 1 | flags: 1 request id, 2 expected version, 4 saga, 8 id given by the caller, 16 reason; the other bits are 0 |
+//! | 8 | time in microseconds since 1970 UTC, little-endian, not negative |
+//! | 16 | the request id, if flagged |
+//! | number | the expected version, if flagged |
+//! | number, 16 | the saga, if flagged: how many positions back the newest saga is that ended alike (0: none); then its id if the caller gave it, else it is the id of the entry's first event |
+//! | number, bytes | the reason, if flagged: how many bytes, 1 or more, and the UTF-8 |
+//! | 1 | how many accounts, 1 or 2; each is: |
+//! | 16 | – its id |
+//! | number | – its version before the entry |
+//! | number | – its balance before the entry |
+//! | number | – the ordinal of the entry among the account's, 1 or more |
+//! | number | – how many positions back the entry before it is (absent at ordinal 1) |
+//! | number | – how many positions back the skip link leads (absent where the ordinal has none) |
+//! | 1 | how many events, 1 to 5; each is: |
+//! | 1 | – its kind (low four bits) and the slot of its account (high four bits) |
+//! | … | – what its kind adds, below |
+//!
+//! Kinds: 1 opened (number and bytes of the owner; number, the packed currency; number, the
+//! balance); 2 deposited (number, the amount); 3 given back (the same); 4 withdrawn (the same);
+//! 5 transfer initiated (number, the amount; one byte, the slot of the destination, or 255 and
+//! its 16 bytes where it has no slot); 6 transfer completed; 7 transfer failed (one byte: 1
+//! insufficient funds, 2 destination not found, 3 destination closed, 4 balance limit); 8 closed.
+//!
+//! A balance after an event is not written: it follows from the balance before and the amount.
+//! The encoding is canonical: an entry has exactly one, and decoding takes no other.
+
+use super::{
+    EventIds,
+    chain::has_skip,
+    entry::{ACCOUNTS_MAX, AccountLink, EVENTS_MAX, Entry, EntryAccount, SagaLink},
+    varint::{Reader, put_number},
+};
+use crate::domain::{
+    AccountId, Amount, Balance, CurrencyCode, Event, Fact, OWNER_CHARS_MAX, Owner,
+    REASON_CHARS_MAX, RequestId, SagaId, TransferError,
+};
+
+const REQUEST_ID: u8 = 1;
+const EXPECTED_VERSION: u8 = 2;
+const SAGA: u8 = 4;
+const ID_GIVEN: u8 = 8;
+const REASON: u8 = 16;
+const ALL_FLAGS: u8 = REQUEST_ID | EXPECTED_VERSION | SAGA | ID_GIVEN | REASON;
+
+const OPENED: u8 = 1;
+const DEPOSITED: u8 = 2;
+const GIVEN_BACK: u8 = 3;
+const WITHDRAWN: u8 = 4;
+const INITIATED: u8 = 5;
+const COMPLETED: u8 = 6;
+const FAILED: u8 = 7;
+const CLOSED: u8 = 8;
+
+/// In place of a slot: the destination's id follows.
+const NO_SLOT: u8 = 255;
+/// How many bytes a character of UTF-8 takes at most.
+const CHAR_BYTES_MAX: usize = 4;
+
+/// A record that is not an entry in its one encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a record is not a valid entry: {0}")]
+pub struct Malformed(pub(super) &'static str);
+
+/// Encodes and decodes the entries of one log.
+#[derive(Clone, Copy, Debug)]
+pub struct Codec {
+    ids: EventIds,
+}
+
+impl Codec {
+    /// For the log with these event ids.
+    #[must_use]
+    pub fn new(ids: EventIds) -> Self {
+        Self { ids }
+    }
+
+    /// The event ids of the log.
+    #[must_use]
+    pub fn ids(&self) -> &EventIds {
+        &self.ids
+    }
+
+    /// Appends the entry's bytes.
+    pub fn encode(&self, entry: &Entry, out: &mut Vec<u8>) {
+        out.push(flags(entry));
+        out.extend_from_slice(&entry.time_micros.to_le_bytes());
+        if let Some(request_id) = &entry.request_id {
+            out.extend_from_slice(request_id.bytes());
+        }
+        if let Some(version) = entry.expected_version {
+            put_number(out, version);
+        }
+        if let Some(saga) = &entry.saga {
+            put_number(out, back(entry.first_position, saga.previous));
+            if entry.id_given {
+                out.extend_from_slice(saga.id.bytes());
+            }
+        }
+        if !entry.reason.is_empty() {
+            put_text(out, &entry.reason);
+        }
+        out.push(small(entry.accounts.len()));
+        for account in &entry.accounts {
+            put_account(out, entry.first_position, account);
+        }
+        out.push(small(entry.events.len()));
+        for event in &entry.events {
+            put_event(out, entry, event);
+        }
+    }
+
+    /// Reads the entry whose first event has `first_position`.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the bytes are not the one encoding of an entry.
+    pub fn decode(&self, first_position: u64, bytes: &[u8]) -> Result<Entry, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let flags = reader.byte()?;
+        if flags & !ALL_FLAGS != 0 {
+            return Err(Malformed("unknown flags"));
+        }
+        let has = |flag: u8| flags & flag != 0;
+        let time_micros = i64::from_le_bytes(reader.array()?);
+        if time_micros < 0 {
+            return Err(Malformed("a time before 1970"));
+        }
+        let request_id = has(REQUEST_ID).then(|| reader.id()).transpose()?.map(RequestId::new);
+        let expected_version = has(EXPECTED_VERSION).then(|| reader.number()).transpose()?;
+        let saga = has(SAGA)
+            .then(|| self.read_saga(&mut reader, first_position, time_micros, has(ID_GIVEN)))
+            .transpose()?;
+        let reason_bytes_max = REASON_CHARS_MAX.saturating_mul(CHAR_BYTES_MAX);
+        let reason = has(REASON).then(|| reader.text(reason_bytes_max)).transpose()?;
+        let accounts = read_accounts(&mut reader, first_position)?;
+        let events = read_events(&mut reader, &accounts)?;
+        reader.end()?;
+        Ok(Entry {
+            first_position,
+            time_micros,
+            request_id,
+            expected_version,
+            id_given: has(ID_GIVEN),
+            saga,
+            reason: reason.unwrap_or_default().into(),
+            accounts,
+            events,
+        })
+    }
+
+    fn read_saga(
+        &self,
+        reader: &mut Reader<'_>,
+        first_position: u64,
+        time_micros: i64,
+        given: bool,
+    ) -> Result<SagaLink, Malformed> {
+        let previous = forth(first_position, reader.number()?)?;
+        let id = if given { reader.id()? } else { self.ids.at(first_position, time_micros) };
+        Ok(SagaLink { id: SagaId::new(id), previous })
+    }
+}
+
+fn flags(entry: &Entry) -> u8 {
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    flag(entry.request_id.is_some(), REQUEST_ID)
+        | flag(entry.expected_version.is_some(), EXPECTED_VERSION)
+        | flag(entry.saga.is_some(), SAGA)
+        | flag(entry.id_given, ID_GIVEN)
+        | flag(!entry.reason.is_empty(), REASON)
+}
+
+/// How far `earlier` lies back; 0 for none.
+fn back(position: u64, earlier: u64) -> u64 {
+    if earlier == 0 { 0 } else { position.saturating_sub(earlier) }
+}
+
+/// The position that lies `distance` back; 0 for none.
+fn forth(position: u64, distance: u64) -> Result<u64, Malformed> {
+    if distance == 0 {
+        return Ok(0);
+    }
+    match position.checked_sub(distance) {
+        None | Some(0) => Err(Malformed("a link to before the log")),
+        Some(earlier) => Ok(earlier),
+    }
+}
+
+fn small(count: usize) -> u8 {
+    match u8::try_from(count) {
+        Ok(count) => count,
+        Err(_) => unreachable!("an entry has few accounts and events"),
+    }
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put_number(out, u64::try_from(text.len()).unwrap_or(u64::MAX));
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn put_money(out: &mut Vec<u8>, minor: i64) {
+    put_number(out, minor.unsigned_abs());
+}
+
+fn put_account(out: &mut Vec<u8>, position: u64, account: &EntryAccount) {
+    let link = &account.link;
+    out.extend_from_slice(account.id.bytes());
+    put_number(out, account.version);
+    put_money(out, account.balance.minor());
+    put_number(out, link.ordinal);
+    if link.ordinal > 1 {
+        put_number(out, back(position, link.previous));
+    }
+    if has_skip(link.ordinal) {
+        put_number(out, back(position, link.skip));
+    }
+}
+
+fn put_event(out: &mut Vec<u8>, entry: &Entry, event: &Event) {
+    let mut put_kind = |kind: u8| out.push(kind | small(event.slot) << 4);
+    match &event.fact {
+        Fact::AccountOpened { owner, currency, initial_balance } => {
+            put_kind(OPENED);
+            put_text(out, owner.as_str());
+            put_number(out, currency.packed());
+            put_money(out, initial_balance.minor());
+        }
+        Fact::MoneyDeposited { amount, balance: _, compensation } => {
+            put_kind(if *compensation { GIVEN_BACK } else { DEPOSITED });
+            put_money(out, amount.minor());
+        }
+        Fact::MoneyWithdrawn { amount, balance: _ } => {
+            put_kind(WITHDRAWN);
+            put_money(out, amount.minor());
+        }
+        Fact::TransferInitiated { to, amount } => {
+            put_kind(INITIATED);
+            put_money(out, amount.minor());
+            if let Some(slot) = entry.accounts.iter().position(|account| account.id == *to) {
+                out.push(small(slot));
+            } else {
+                out.push(NO_SLOT);
+                out.extend_from_slice(to.bytes());
+            }
+        }
+        Fact::TransferCompleted => put_kind(COMPLETED),
+        Fact::TransferFailed { error } => {
+            put_kind(FAILED);
+            out.push(match error {
+                TransferError::InsufficientFunds => 1,
+                TransferError::DestinationNotFound => 2,
+                TransferError::DestinationClosed => 3,
+                TransferError::BalanceLimit => 4,
+            });
+        }
+        Fact::AccountClosed => put_kind(CLOSED),
+    }
+}
+
+fn read_accounts(
+    reader: &mut Reader<'_>,
+    first_position: u64,
+) -> Result<Vec<EntryAccount>, Malformed> {
+    let count = usize::from(reader.byte()?);
+    if !(1..=ACCOUNTS_MAX).contains(&count) {
+        return Err(Malformed("a wrong number of accounts"));
+    }
+    let mut accounts: Vec<EntryAccount> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let account = read_account(reader, first_position)?;
+        if accounts.iter().any(|other| other.id == account.id) {
+            return Err(Malformed("an account that has two slots"));
+        }
+        accounts.push(account);
+    }
+    Ok(accounts)
+}
+
+fn read_account(reader: &mut Reader<'_>, first_position: u64) -> Result<EntryAccount, Malformed> {
+    let id = AccountId::new(reader.id()?);
+    let version = reader.number()?;
+    let balance = read_balance(reader)?;
+    let ordinal = reader.number()?;
+    if ordinal == 0 || (ordinal == 1) != (version == 0) {
+        return Err(Malformed("a wrong ordinal"));
+    }
+    let mut link = || match forth(first_position, reader.number()?)? {
+        0 => Err(Malformed("a link that leads nowhere")),
+        earlier => Ok(earlier),
+    };
+    let previous = if ordinal > 1 { link()? } else { 0 };
+    let skip = if has_skip(ordinal) { link()? } else { 0 };
+    Ok(EntryAccount { id, version, balance, link: AccountLink { ordinal, previous, skip } })
+}
+
+fn read_balance(reader: &mut Reader<'_>) -> Result<Balance, Malformed> {
+    let minor = i64::try_from(reader.number()?).ok();
+    minor.and_then(Balance::new).ok_or(Malformed("a balance out of range"))
+}
+
+fn read_amount(reader: &mut Reader<'_>) -> Result<Amount, Malformed> {
+    let minor = i64::try_from(reader.number()?).ok();
+    minor.and_then(Amount::new).ok_or(Malformed("an amount out of range"))
+}
+
+fn read_events(
+    reader: &mut Reader<'_>,
+    accounts: &[EntryAccount],
+) -> Result<Vec<Event>, Malformed> {
+    let count = usize::from(reader.byte()?);
+    if !(1..=EVENTS_MAX).contains(&count) {
+        return Err(Malformed("a wrong number of events"));
+    }
+    let mut balances = [Balance::ZERO; ACCOUNTS_MAX];
+    for (balance, account) in balances.iter_mut().zip(accounts) {
+        *balance = account.balance;
+    }
+    let mut events = Vec::with_capacity(count);
+    for _ in 0..count {
+        let head = reader.byte()?;
+        let slot = usize::from(head >> 4);
+        if slot >= accounts.len() {
+            return Err(Malformed("a wrong slot"));
+        }
+        let balance = balances.get_mut(slot).ok_or(Malformed("a wrong slot"))?;
+        let fact = read_fact(reader, head & 0x0f, *balance, accounts)?;
+        *balance = fact.balance_after().unwrap_or(*balance);
+        events.push(Event { slot, fact });
+    }
+    Ok(events)
+}
+
+fn read_fact(
+    reader: &mut Reader<'_>,
+    kind: u8,
+    before: Balance,
+    accounts: &[EntryAccount],
+) -> Result<Fact, Malformed> {
+    match kind {
+        OPENED => {
+            let owner = reader.text(OWNER_CHARS_MAX.saturating_mul(CHAR_BYTES_MAX))?;
+            let owner = Owner::new(owner).map_err(|_| Malformed("a wrong owner"))?;
+            let currency =
+                CurrencyCode::from_packed(reader.number()?).ok_or(Malformed("a wrong currency"))?;
+            Ok(Fact::AccountOpened { owner, currency, initial_balance: read_balance(reader)? })
+        }
+        DEPOSITED | GIVEN_BACK => {
+            let amount = read_amount(reader)?;
+            let balance = before.plus(amount).ok_or(Malformed("a balance above the limit"))?;
+            Ok(Fact::MoneyDeposited { amount, balance, compensation: kind == GIVEN_BACK })
+        }
+        WITHDRAWN => {
+            let amount = read_amount(reader)?;
+            let balance = before.minus(amount).ok_or(Malformed("a balance below 0"))?;
+            Ok(Fact::MoneyWithdrawn { amount, balance })
+        }
+        INITIATED => {
+            let amount = read_amount(reader)?;
+            Ok(Fact::TransferInitiated { to: read_destination(reader, accounts)?, amount })
+        }
+        COMPLETED => Ok(Fact::TransferCompleted),
+        FAILED => Ok(Fact::TransferFailed { error: read_error(reader)? }),
+        CLOSED => Ok(Fact::AccountClosed),
+        _ => Err(Malformed("an unknown kind of event")),
+    }
+}
+
+fn read_destination(
+    reader: &mut Reader<'_>,
+    accounts: &[EntryAccount],
+) -> Result<AccountId, Malformed> {
+    let slot = reader.byte()?;
+    if slot != NO_SLOT {
+        let account = accounts.get(usize::from(slot)).ok_or(Malformed("a wrong slot"))?;
+        return Ok(account.id);
+    }
+    let id = AccountId::new(reader.id()?);
+    if accounts.iter().any(|account| account.id == id) {
+        return Err(Malformed("a destination that has a slot"));
+    }
+    Ok(id)
+}
+
+fn read_error(reader: &mut Reader<'_>) -> Result<TransferError, Malformed> {
+    match reader.byte()? {
+        1 => Ok(TransferError::InsufficientFunds),
+        2 => Ok(TransferError::DestinationNotFound),
+        3 => Ok(TransferError::DestinationClosed),
+        4 => Ok(TransferError::BalanceLimit),
+        _ => Err(Malformed("an unknown error of a transfer")),
+    }
+}

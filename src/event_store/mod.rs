@@ -1,0 +1,34 @@
+//! The event store: joins the domain and the log.
+//!
+//! It owns the one writer: the current state of all accounts, the window of request ids, and the
+//! end of the log that appends. Commands come in through a bounded mailbox; each is decided in
+//! memory on the state that the one before it left; what they record is committed in groups; and
+//! only when a group is durable are its commands answered and its events shown. It also owns how
+//! an entry becomes bytes and how earlier entries are found again. It must not know how a command
+//! arrived or how an answer is rendered.
+
+mod actor;
+mod chain;
+mod codec;
+mod entry;
+mod event_id;
+mod history;
+mod stage;
+mod state;
+mod syncer;
+mod varint;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+pub use actor::{EventStore, MAILBOX_COMMANDS_MAX, Parts, Stopper, start};
+pub use chain::SKIP_STRIDE;
+pub use codec::{Codec, Malformed};
+pub use entry::{AccountLink, Entry, EntryAccount, Numbered, SagaEnd, SagaLink};
+pub use event_id::EventIds;
+pub use history::{Cursor, History, HistoryError};
+pub use stage::{Answer, Detail, Failure, Outcome};
+pub use state::{ReplayError, State, Verdict};
+pub use syncer::StoreStatus;
+pub use window::{REQUEST_ID_WINDOW_DEFAULT, REQUEST_ID_WINDOW_RANGE};

@@ -1,0 +1,148 @@
+//! The stage: commands that are decided and not yet durable, with the answers they will get.
+
+use tokio::sync::oneshot;
+
+use super::entry::{Entry, SagaEnd};
+use super::state::{State, Verdict};
+use crate::{
+    domain::{Command, Refusal},
+    log::Group,
+};
+
+/// Once the records of a group have so many bytes, further commands wait for the next group. More
+/// would make the first of them wait longer, and syncing is by then cheap beside writing.
+const GROUP_BYTES_TARGET: usize = 1024 * 1024;
+
+/// How much an answer is to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// The outcome of every command.
+    All,
+    /// Only the outcomes that are not simply "recorded, and the transfer completed".
+    Exceptions,
+}
+
+/// What became of one command.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It was recorded so. A transfer may have failed: its entry tells.
+    Recorded(Box<Entry>),
+    /// It was recorded before, under the same request id.
+    Replayed {
+        /// The position of the first event that was recorded then.
+        position: u64,
+    },
+    /// A rule said no.
+    Refused(Refusal),
+}
+
+/// The answer to a submission: all of it is durable, and nothing it was decided on can be lost.
+#[derive(Debug)]
+pub struct Answer {
+    /// How far the log was durable then.
+    pub position: u64,
+    /// The commands themselves, given back.
+    pub commands: Vec<Command>,
+    /// The outcomes, each with the index of its command, in order.
+    pub outcomes: Vec<(usize, Outcome)>,
+}
+
+/// Why commands have no outcome. None of these says that they did not happen, except
+/// [`Failure::Overloaded`], [`Failure::NoRoom`] and [`Failure::Damaged`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The mailbox is full. Nothing happened.
+    #[error("too many commands are waiting")]
+    Overloaded,
+    /// The log has no room. Nothing happened.
+    #[error("the log has no room for more events")]
+    NoRoom,
+    /// The log has failed. What happened is unknown until a restart.
+    #[error("the log has failed")]
+    Latched,
+    /// The log is damaged and takes no commands. Nothing happened.
+    #[error("the log is damaged")]
+    Damaged,
+    /// The store is stopping. What was not answered did not happen.
+    #[error("the store is stopping")]
+    Stopping,
+}
+
+/// Commands that came in together, and where their answer is to go.
+#[derive(Debug)]
+pub(super) struct Submission {
+    pub(super) commands: Vec<Command>,
+    pub(super) detail: Detail,
+    pub(super) reply: oneshot::Sender<Result<Answer, Failure>>,
+}
+
+/// An answer that waits for durability, and the mailbox places that its commands hold till then.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) commands: Vec<Command>,
+    pub(super) outcomes: Vec<(usize, Outcome)>,
+    pub(super) reply: oneshot::Sender<Result<Answer, Failure>>,
+}
+
+/// A group that is being filled, and the answers that depend on it.
+#[derive(Debug)]
+pub(super) struct Stage {
+    pub(super) group: Group,
+    pub(super) pending: Vec<Pending>,
+}
+
+impl Stage {
+    /// Nothing yet, after everything before `next_position`.
+    pub(super) fn new(next_position: u64) -> Self {
+        Self { group: Group::new(next_position), pending: Vec::new() }
+    }
+
+    /// Whether nobody waits for it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Whether further commands should wait for the next group.
+    pub(super) fn is_full(&self) -> bool {
+        self.group.byte_count() >= GROUP_BYTES_TARGET
+    }
+
+    /// Decides all commands of a submission, in order, into this group. Refusals wait for the
+    /// group as well, because they may rest on what it records.
+    pub(super) fn decide(&mut self, state: &mut State, submission: Submission, now_micros: i64) {
+        let Submission { commands, detail, reply } = submission;
+        state.observe_time(now_micros);
+        let outcomes = commands.iter().enumerate().filter_map(|(index, command)| {
+            self.decide_one(state, command, detail, now_micros).map(|outcome| (index, outcome))
+        });
+        let outcomes = outcomes.collect();
+        self.pending.push(Pending { commands, outcomes, reply });
+    }
+
+    fn decide_one(
+        &mut self,
+        state: &mut State,
+        command: &Command,
+        detail: Detail,
+        now_micros: i64,
+    ) -> Option<Outcome> {
+        match state.decide(command, now_micros) {
+            Verdict::Accepted(entry) => {
+                let event_count = u32::try_from(entry.events.len()).unwrap_or(u32::MAX);
+                self.group.push(event_count, |bytes| state.codec().encode(&entry, bytes));
+                let plain = matches!(entry.saga_end(), None | Some(SagaEnd::Completed));
+                let told = detail == Detail::All || !plain;
+                told.then(|| Outcome::Recorded(Box::new(entry)))
+            }
+            Verdict::Replayed { position } => Some(Outcome::Replayed { position }),
+            Verdict::Refused(refusal) => Some(Outcome::Refused(refusal)),
+        }
+    }
+}
+
+impl Submission {
+    /// What waits for an answer when nothing of it is carried out.
+    pub(super) fn refused(self) -> Pending {
+        Pending { commands: self.commands, outcomes: Vec::new(), reply: self.reply }
+    }
+}

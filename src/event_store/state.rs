@@ -1,0 +1,274 @@
+//! The state: what the log adds up to, for deciding. A state machine without I/O, clock or
+//! randomness: it is driven by commands when live and by entries on replay, and both ways give
+//! the same state.
+
+use super::{
+    Codec,
+    chain::Chain,
+    codec::Malformed,
+    entry::{Entry, EntryAccount, SagaEnd, SagaLink, saga_end},
+    window::Window,
+};
+use crate::domain::{
+    Account, Action, Command, Context, Decision, Inconsistent, Ledger, Refusal, SagaId,
+};
+
+/// What became of a command.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It was accepted; this is to be appended.
+    Accepted(Entry),
+    /// It was accepted before, under the same request id; its first event is at `position`.
+    Replayed {
+        /// Where the earlier command was recorded.
+        position: u64,
+    },
+    /// A rule said no.
+    Refused(Refusal),
+}
+
+/// Why an entry of the log cannot be folded into the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// Its bytes are not an entry.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// A fact of it cannot follow on the state of its account.
+    #[error(transparent)]
+    Inconsistent(#[from] Inconsistent),
+    /// It does not follow on the entries before it.
+    #[error("an entry does not follow from those before it: {0}")]
+    Misplaced(&'static str),
+}
+
+/// How far two times must lie apart for event ids to differ.
+const MILLISECOND_MICROS: i64 = 1_000;
+
+/// All accounts, the ways back to their entries, the window of request ids, and the next position.
+#[derive(Debug)]
+pub struct State {
+    codec: Codec,
+    ledger: Ledger,
+    /// By the accounts' places in the ledger.
+    chains: Vec<Chain>,
+    window: Window,
+    sagas: NewestSagas,
+    next_position: u64,
+    newest_time_micros: i64,
+    /// Reused from command to command.
+    decision: Decision,
+}
+
+impl State {
+    /// The state of an empty log. Request ids are remembered for `request_id_window` positions.
+    #[must_use]
+    pub fn new(codec: Codec, request_id_window: u64) -> Self {
+        Self {
+            codec,
+            ledger: Ledger::default(),
+            chains: Vec::new(),
+            window: Window::new(request_id_window),
+            sagas: NewestSagas::default(),
+            next_position: 1,
+            newest_time_micros: 0,
+            decision: Decision::default(),
+        }
+    }
+
+    /// How entries become bytes.
+    #[must_use]
+    pub fn codec(&self) -> &Codec {
+        &self.codec
+    }
+
+    /// The position that the next event will have.
+    #[must_use]
+    pub fn next_position(&self) -> u64 {
+        self.next_position
+    }
+
+    /// All accounts.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Notes what time it is: nothing is recorded with an earlier time from now on.
+    pub fn observe_time(&mut self, now_micros: i64) {
+        self.newest_time_micros = self.newest_time_micros.max(now_micros);
+    }
+
+    /// Decides a command that arrives at `now_micros`, and takes what it does into the state.
+    pub fn decide(&mut self, command: &Command, now_micros: i64) -> Verdict {
+        if let Some(request_id) = command.request_id
+            && let Some(position) = self.window.find(request_id)
+        {
+            return Verdict::Replayed { position };
+        }
+        let mut time_micros = now_micros.max(self.newest_time_micros);
+        while self.ledger.has_named_saga(self.own_saga_id(time_micros)) {
+            time_micros = time_micros.saturating_add(MILLISECOND_MICROS);
+        }
+        let context = self.context(command, time_micros);
+        let mut decision = std::mem::take(&mut self.decision);
+        let verdict = match self.ledger.decide(command, &context, &mut decision) {
+            Ok(()) => Verdict::Accepted(self.record(command, time_micros, &mut decision)),
+            Err(refusal) => Verdict::Refused(refusal),
+        };
+        self.decision = decision;
+        verdict
+    }
+
+    /// The id of a saga that begins now and whose caller chose none: that of its first event. If
+    /// a caller has guessed it and chosen it before, the event is said to be a millisecond later.
+    fn own_saga_id(&self, time_micros: i64) -> SagaId {
+        SagaId::new(self.codec.ids().at(self.next_position, time_micros))
+    }
+
+    fn context(&self, command: &Command, time_micros: i64) -> Context {
+        let place = |saga_id: SagaId| self.codec.ids().position_of(saga_id.uuid());
+        let reserved = named_saga(command).and_then(place);
+        Context {
+            saga_id: self.own_saga_id(time_micros),
+            saga_id_reserved: reserved.is_some_and(|position| position < self.next_position),
+        }
+    }
+
+    /// Makes the entry of a decision, and takes both into the state.
+    fn record(&mut self, command: &Command, time_micros: i64, decision: &mut Decision) -> Entry {
+        let accounts = decision.touched().iter().map(|touched| EntryAccount {
+            id: touched.before.id(),
+            version: touched.before.version(),
+            balance: touched.before.balance(),
+            link: self.chains.get(touched.index).unwrap_or(&Chain::default()).next_link(),
+        });
+        let entry = Entry {
+            first_position: self.next_position,
+            time_micros,
+            request_id: command.request_id,
+            expected_version: command.action.expected_version(),
+            id_given: id_given(command),
+            saga: self.sagas.link(decision),
+            reason: command.action.reason().into(),
+            accounts: accounts.collect(),
+            events: decision.events().to_vec(),
+        };
+        self.commit(&entry, decision);
+        entry
+    }
+
+    /// Folds an entry that was recorded earlier into the state.
+    ///
+    /// # Errors
+    /// [`ReplayError`] when it does not follow on the state; the state is then without meaning.
+    pub fn replay(&mut self, entry: &Entry) -> Result<(), ReplayError> {
+        if entry.first_position != self.next_position {
+            return Err(ReplayError::Misplaced("its position"));
+        }
+        if entry.time_micros < self.newest_time_micros {
+            return Err(ReplayError::Misplaced("its time"));
+        }
+        let mut decision = std::mem::take(&mut self.decision);
+        decision.reset(entry.saga.map(|saga| saga.id));
+        for account in &entry.accounts {
+            let (index, before) = self.before(account)?;
+            decision.touch(index, before);
+        }
+        for event in &entry.events {
+            decision.replay(event.slot, event.fact.clone())?;
+        }
+        if self.sagas.link(&decision) != entry.saga {
+            return Err(ReplayError::Misplaced("its saga"));
+        }
+        self.commit(entry, &mut decision);
+        self.decision = decision;
+        Ok(())
+    }
+
+    /// The account that an entry says it found, if that is what the state has.
+    fn before(&self, account: &EntryAccount) -> Result<(usize, Account), ReplayError> {
+        let (index, before) = match self.ledger.find(account.id) {
+            Some((index, found)) => (index, found.clone()),
+            None => (self.ledger.account_count(), Account::unopened(account.id)),
+        };
+        if (before.version(), before.balance()) != (account.version, account.balance) {
+            return Err(ReplayError::Misplaced("its account"));
+        }
+        let link = self.chains.get(index).unwrap_or(&Chain::default()).next_link();
+        if link != account.link {
+            return Err(ReplayError::Misplaced("its links"));
+        }
+        Ok((index, before))
+    }
+
+    /// Takes a decision and its entry into the state.
+    fn commit(&mut self, entry: &Entry, decision: &mut Decision) {
+        let position = entry.first_position;
+        for touched in decision.touched() {
+            if touched.index >= self.chains.len() {
+                self.chains.push(Chain::default());
+            }
+            if let Some(chain) = self.chains.get_mut(touched.index) {
+                chain.advance(position);
+            }
+        }
+        self.sagas.advance(entry);
+        self.ledger.commit(decision, entry.saga.map(|saga| saga.id).filter(|_| entry.id_given));
+        self.next_position = entry.last_position().saturating_add(1);
+        self.newest_time_micros = entry.time_micros;
+        if let Some(request_id) = entry.request_id {
+            self.window.insert(request_id, position);
+        }
+        self.window.advance(entry.last_position());
+    }
+}
+
+fn named_saga(command: &Command) -> Option<SagaId> {
+    match &command.action {
+        Action::TransferMoney { saga_id, .. } => *saga_id,
+        Action::OpenAccount { .. }
+        | Action::DepositMoney { .. }
+        | Action::WithdrawMoney { .. }
+        | Action::CloseAccount { .. } => None,
+    }
+}
+
+fn id_given(command: &Command) -> bool {
+    match &command.action {
+        Action::OpenAccount { account_id_given, .. } => *account_id_given,
+        Action::TransferMoney { saga_id, .. } => saga_id.is_some(),
+        Action::DepositMoney { .. }
+        | Action::WithdrawMoney { .. }
+        | Action::CloseAccount { .. } => false,
+    }
+}
+
+/// The positions of the newest sagas by the way they ended; 0 where there is none.
+#[derive(Clone, Copy, Debug, Default)]
+struct NewestSagas {
+    completed: u64,
+    failed: u64,
+    compensated: u64,
+}
+
+impl NewestSagas {
+    fn of(&mut self, end: SagaEnd) -> &mut u64 {
+        match end {
+            SagaEnd::Completed => &mut self.completed,
+            SagaEnd::Failed(_) => &mut self.failed,
+            SagaEnd::Compensated(_) => &mut self.compensated,
+        }
+    }
+
+    /// The link of the saga that a decision carries out.
+    fn link(mut self, decision: &Decision) -> Option<SagaLink> {
+        let end = saga_end(decision.events())?;
+        Some(SagaLink { id: decision.saga_id()?, previous: *self.of(end) })
+    }
+
+    fn advance(&mut self, entry: &Entry) {
+        if let Some(end) = entry.saga_end() {
+            *self.of(end) = entry.first_position;
+        }
+    }
+}

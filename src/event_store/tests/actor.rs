@@ -1,0 +1,239 @@
+//! The actor: nothing is answered before it is durable, and a log that fails is not trusted again.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, mpsc as blocking},
+    time::Duration,
+};
+
+use tokio::sync::watch;
+
+use super::*;
+use crate::{
+    log::{AppendError, Group, Head, LogWriter},
+    ops::ManualClock,
+};
+
+/// A log that does what the test says: each append waits for the test's word.
+struct ObedientLog {
+    words: blocking::Receiver<Result<(), AppendError>>,
+    appended: Arc<Mutex<Vec<usize>>>,
+    has_room: Arc<Mutex<bool>>,
+    position: u64,
+}
+
+impl LogWriter for ObedientLog {
+    fn append(&mut self, group: &Group) -> Result<Head, AppendError> {
+        self.appended.lock().unwrap().push(group.records().count());
+        self.words.recv().unwrap_or(Err(AppendError::Latched))?;
+        self.position = group.next_position() - 1;
+        Ok(Head { position: self.position, hash: [0; 32], bytes: 0 })
+    }
+
+    fn has_room(&mut self) -> bool {
+        *self.has_room.lock().unwrap()
+    }
+
+    fn witness(&mut self) -> Result<(), AppendError> {
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), AppendError> {
+        Ok(())
+    }
+}
+
+/// A store over an obedient log.
+struct Bench {
+    store: EventStore,
+    stopper: Stopper,
+    say: blocking::Sender<Result<(), AppendError>>,
+    appended: Arc<Mutex<Vec<usize>>>,
+    has_room: Arc<Mutex<bool>>,
+    durable: watch::Receiver<u64>,
+}
+
+fn bench() -> Bench {
+    let (say, words) = blocking::channel();
+    let (appended, has_room) = (Arc::default(), Arc::new(Mutex::new(true)));
+    let log = ObedientLog {
+        words,
+        appended: Arc::clone(&appended),
+        has_room: Arc::clone(&has_room),
+        position: 0,
+    };
+    let (durable_sender, durable) = watch::channel(0);
+    let (follower, _) = blocking::sync_channel(1);
+    let parts = Parts {
+        state: state(),
+        log: Some(Box::new(log)),
+        clock: Arc::new(ManualClock::new(TIME)),
+        follower,
+        durable: durable_sender,
+    };
+    let (store, stopper) = start(parts).unwrap();
+    Bench { store, stopper: stopper.unwrap(), say, appended, has_room, durable }
+}
+
+impl Bench {
+    /// Waits until so many groups were handed to the log.
+    async fn appended(&self, groups: usize) {
+        while self.appended.lock().unwrap().len() < groups {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn submit(&self, commands: Vec<Command>) -> tokio::task::JoinHandle<Result<Answer, Failure>> {
+        let store = self.store.clone();
+        tokio::spawn(async move { store.execute(commands, Detail::All).await })
+    }
+
+    async fn stop(self) {
+        drop(self.say);
+        let stopper = self.stopper;
+        tokio::task::spawn_blocking(|| stopper.stop()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_answer_waits_for_the_sync() {
+    let bench = bench();
+    let answer = bench.submit(vec![open(1, 10)]);
+    bench.appended(1).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!answer.is_finished(), "answered before it was durable");
+    assert_eq!(*bench.durable.borrow(), 0, "shown before it was durable");
+    bench.say.send(Ok(())).unwrap();
+    assert_eq!(answer.await.unwrap().unwrap().position, 1);
+    assert_eq!(*bench.durable.borrow(), 1);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_rests_on_what_is_not_durable_waits_for_it() {
+    let bench = bench();
+    let opened = bench.submit(vec![open(1, 10)]);
+    bench.appended(1).await;
+    let refused = bench.submit(vec![open(1, 10)]);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!refused.is_finished(), "refused for an account that may never have been opened");
+    bench.say.send(Ok(())).unwrap();
+    opened.await.unwrap().unwrap();
+    let answer = refused.await.unwrap().unwrap();
+    assert!(matches!(answer.outcomes[..], [(0, Outcome::Refused(_))]));
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn commands_that_come_during_a_sync_share_the_next_one() {
+    let bench = bench();
+    let first = bench.submit(vec![open(0, 0)]);
+    bench.appended(1).await;
+    let others: Vec<_> = (1..50).map(|number| bench.submit(vec![open(number, 0)])).collect();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    bench.say.send(Ok(())).unwrap();
+    bench.say.send(Ok(())).unwrap();
+    first.await.unwrap().unwrap();
+    for other in others {
+        assert_eq!(other.await.unwrap().unwrap().position, 50);
+    }
+    assert_eq!(*bench.appended.lock().unwrap(), [1, 49]);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_failed_sync_latches_and_nothing_after_it_is_acknowledged() {
+    let bench = bench();
+    let failing = bench.submit(vec![open(1, 10)]);
+    bench.appended(1).await;
+    let waiting = bench.submit(vec![deposit(1, 1)]);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    bench.say.send(Err(AppendError::Failed(io::Error::other("EIO")))).unwrap();
+    assert_eq!(failing.await.unwrap().unwrap_err(), Failure::Latched);
+    assert_eq!(waiting.await.unwrap().unwrap_err(), Failure::Latched);
+    assert_eq!(*bench.store.status().borrow(), StoreStatus::Latched);
+    bench.say.send(Ok(())).unwrap();
+    let later = bench.store.execute(vec![open(2, 0)], Detail::All).await;
+    assert_eq!(later.unwrap_err(), Failure::Latched);
+    assert_eq!(*bench.durable.borrow(), 0);
+    assert_eq!(bench.appended.lock().unwrap().len(), 1, "the log was written to again");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn without_room_commands_are_refused_until_there_is_some() {
+    let bench = bench();
+    *bench.has_room.lock().unwrap() = false;
+    let mut status = bench.store.status();
+    status.wait_for(|status| *status == StoreStatus::NoRoom).await.unwrap();
+    let refused = bench.store.execute(vec![open(1, 0)], Detail::All).await;
+    assert_eq!(refused.unwrap_err(), Failure::NoRoom);
+    assert!(bench.appended.lock().unwrap().is_empty());
+    *bench.has_room.lock().unwrap() = true;
+    status.wait_for(|status| *status == StoreStatus::Serving).await.unwrap();
+    bench.say.send(Ok(())).unwrap();
+    let accepted = bench.store.execute(vec![open(1, 0)], Detail::All).await;
+    assert_eq!(accepted.unwrap().position, 1);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_log_holds_a_group_back_until_it_fits() {
+    let bench = bench();
+    let answer = bench.submit(vec![open(1, 0)]);
+    bench.say.send(Err(AppendError::Full)).unwrap();
+    bench.say.send(Ok(())).unwrap();
+    assert_eq!(answer.await.unwrap().unwrap().position, 1);
+    assert_eq!(*bench.appended.lock().unwrap(), [1, 1]);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn overload_is_refused_at_once_and_passes() {
+    let bench = bench();
+    let first = bench.submit(vec![open(0, 0)]);
+    bench.appended(1).await;
+    let places = MAILBOX_COMMANDS_MAX - 1;
+    let filling = bench.submit(vec![deposit(0, 1); places]);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let refused = bench.store.execute(vec![deposit(0, 1)], Detail::All).await;
+    assert_eq!(refused.unwrap_err(), Failure::Overloaded);
+    for _ in 0..20 {
+        bench.say.send(Ok(())).unwrap();
+    }
+    first.await.unwrap().unwrap();
+    filling.await.unwrap().unwrap();
+    bench.store.execute(vec![deposit(0, 1)], Detail::All).await.unwrap();
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn stopping_answers_what_has_come_in_and_refuses_the_rest() {
+    let bench = bench();
+    let answer = bench.submit(vec![open(1, 0)]);
+    bench.appended(1).await;
+    let waiting = bench.submit(vec![deposit(1, 5)]);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    bench.say.send(Ok(())).unwrap();
+    bench.say.send(Ok(())).unwrap();
+    let store = bench.store.clone();
+    bench.stop().await;
+    answer.await.unwrap().unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().position, 2);
+    let late = store.execute(vec![deposit(1, 5)], Detail::All).await;
+    assert_eq!(late.unwrap_err(), Failure::Stopping);
+    assert_eq!(*store.status().borrow(), StoreStatus::Stopped);
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_changes_nothing() {
+    let bench = bench();
+    let answer = bench.submit(vec![open(1, 10)]);
+    bench.appended(1).await;
+    answer.abort();
+    bench.say.send(Ok(())).unwrap();
+    bench.say.send(Ok(())).unwrap();
+    let again = bench.store.execute(vec![deposit(1, 1)], Detail::All).await.unwrap();
+    assert_eq!(again.position, 2, "the command was carried out all the same");
+    bench.stop().await;
+}
