@@ -1,0 +1,63 @@
+//! Folding the whole log at once, as at a start.
+
+use super::Books;
+use crate::{
+    domain::Inconsistent,
+    event_store::{Codec, EventIds, Malformed, ReplayError, State},
+    log::{Block, LogId},
+};
+
+/// State and books in the making, block by block.
+pub struct Fold {
+    request_id_window: u64,
+    /// There is none before the first block.
+    folded: Option<(State, Books)>,
+}
+
+/// Why a block cannot be folded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FoldError {
+    /// A record is not an entry.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// An entry does not follow for deciding.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// An entry does not follow for reading.
+    #[error(transparent)]
+    Inconsistent(#[from] Inconsistent),
+}
+
+impl Fold {
+    /// Nothing yet. Request ids will be remembered for `request_id_window` positions.
+    #[must_use]
+    pub fn new(request_id_window: u64) -> Self {
+        Self { request_id_window, folded: None }
+    }
+
+    /// Folds the block of the log that comes next.
+    ///
+    /// # Errors
+    /// [`FoldError`] when it is not what follows on the blocks before it.
+    pub fn add(&mut self, log_id: &LogId, block: &Block) -> Result<(), FoldError> {
+        let window = self.request_id_window;
+        let (state, books) = self.folded.get_or_insert_with(|| nothing(*log_id, window));
+        for record in block.records() {
+            let entry = state.codec().decode(record.first_position, record.bytes)?;
+            state.replay(&entry)?;
+            books.apply(&entry)?;
+        }
+        Ok(())
+    }
+
+    /// What the blocks of the log with this id add up to.
+    #[must_use]
+    pub fn finish(self, log_id: LogId) -> (State, Books) {
+        self.folded.unwrap_or_else(|| nothing(log_id, self.request_id_window))
+    }
+}
+
+fn nothing(log_id: LogId, request_id_window: u64) -> (State, Books) {
+    let codec = Codec::new(EventIds::new(log_id));
+    (State::new(codec, request_id_window), Books::default())
+}
