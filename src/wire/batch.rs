@@ -1,0 +1,176 @@
+//! Batches: many commands in one message, and the answers to each.
+
+use prost::Message as _;
+use tonic::{Code, Status};
+
+use super::{
+    parse::{self, Violations},
+    proto,
+    reads::Reads,
+    render::{self, Done},
+    status,
+};
+use crate::{
+    domain::Command,
+    event_store::{Answer, Detail, Failure, HistoryError, Outcome},
+    views::SagaView,
+};
+
+/// How many commands a batch may have: as many as a batch of TigerBeetle's, so that figures can
+/// be compared, and few enough that one fits in a message and in a group.
+pub(super) const BATCH_COMMANDS_MAX: usize = 8_190;
+/// Once the failures of an answer take so many bytes, those that follow come without details:
+/// the answer must stay below what clients take, 4 MiB by default.
+const FAILURE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// A batch that keeps the limits, its commands parsed.
+pub(super) struct Batch {
+    /// The commands that can be carried out.
+    pub(super) commands: Vec<Command>,
+    /// Their places in the batch.
+    indexes: Vec<i32>,
+    /// What is wrong with the others.
+    invalid: Vec<(i32, Status)>,
+    return_results: bool,
+}
+
+/// What an answer to a batch holds.
+#[derive(Default)]
+pub(super) struct BatchAnswer {
+    pub(super) position: i64,
+    pub(super) accepted_count: i32,
+    pub(super) failures: Vec<proto::BatchFailure>,
+    pub(super) results: Vec<proto::BatchResult>,
+}
+
+impl Batch {
+    /// Parses each command by itself.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT when there are none, or too many.
+    pub(super) fn parse(
+        commands: Vec<proto::BatchCommand>,
+        return_results: bool,
+    ) -> Result<Self, Status> {
+        if !(1..=BATCH_COMMANDS_MAX).contains(&commands.len()) {
+            let mut wrong = Violations::default();
+            let limit = format!("must have 1 to {BATCH_COMMANDS_MAX} items");
+            let _noted: Option<()> = wrong.check("commands", Err(limit));
+            return Err(wrong.status());
+        }
+        let mut batch = Self {
+            commands: Vec::with_capacity(commands.len()),
+            indexes: Vec::with_capacity(commands.len()),
+            invalid: Vec::new(),
+            return_results,
+        };
+        for (index, command) in (0..).zip(commands) {
+            match parse::batch_command(command) {
+                Ok(command) => {
+                    batch.commands.push(command);
+                    batch.indexes.push(index);
+                }
+                Err(status) => batch.invalid.push((index, status)),
+            }
+        }
+        Ok(batch)
+    }
+
+    /// What the store is to tell of it.
+    pub(super) fn detail(&self) -> Detail {
+        if self.return_results { Detail::All } else { Detail::Exceptions }
+    }
+
+    /// Puts the answers of the store and the findings of the parser together.
+    pub(super) async fn answer(
+        self,
+        reads: &Reads,
+        answer: Result<Answer, Failure>,
+    ) -> Result<BatchAnswer, Status> {
+        let Answer { position, commands, outcomes } = answer.map_err(status::failed)?;
+        let total = self.indexes.len().saturating_add(self.invalid.len());
+        let mut told = BatchAnswer { position: render::number(position), ..Default::default() };
+        let mut failures = self.invalid;
+        let ids = *reads.history.codec().ids();
+        for (place, judged) in judge(reads, &commands, outcomes).await? {
+            let Some(index) = self.indexes.get(place).copied() else { continue };
+            match judged {
+                Ok(done) if self.return_results => {
+                    let result = done.result(&ids);
+                    told.results.push(proto::BatchResult { index, result });
+                }
+                Ok(_) => {}
+                Err(status) => failures.push((index, status)),
+            }
+        }
+        failures.sort_unstable_by_key(|(index, _)| *index);
+        let accepted = total.saturating_sub(failures.len());
+        told.accepted_count = i32::try_from(accepted).unwrap_or(i32::MAX);
+        told.failures = render_failures(failures);
+        Ok(told)
+    }
+}
+
+/// What each command of a submission came to: what it did, or why it did not.
+///
+/// Those that were recorded earlier are looked up in the log: a repeat must be the same command.
+pub(super) async fn judge(
+    reads: &Reads,
+    commands: &[Command],
+    outcomes: Vec<(usize, Outcome)>,
+) -> Result<Vec<(usize, Result<Done, Status>)>, Status> {
+    let mut judged = Vec::with_capacity(outcomes.len());
+    for (place, outcome) in outcomes {
+        let done = match outcome {
+            Outcome::Recorded(entry) => finished(Done { entry, replayed: false }),
+            Outcome::Refused(refusal) => Err(status::refused(&refusal)),
+            Outcome::Replayed { position } => match commands.get(place) {
+                Some(command) => replayed(reads, command, position).await,
+                None => Err(status::internal("an outcome without a command")),
+            },
+        };
+        judged.push((place, done));
+    }
+    Ok(judged)
+}
+
+/// A transfer that failed is not done, though it is recorded.
+fn finished(done: Done) -> Result<Done, Status> {
+    if done.entry.saga.is_some()
+        && let Some(saga) = SagaView::fold(&done.entry)
+        && let Some(error) = saga.error
+    {
+        return Err(status::transfer_failed(&saga, error, done.replayed));
+    }
+    Ok(done)
+}
+
+async fn replayed(reads: &Reads, command: &Command, position: u64) -> Result<Done, Status> {
+    let entry = reads.in_log(move |cursor| cursor.entry(position)).await?;
+    let entry = entry.map_err(|failure: HistoryError| status::unreadable(&failure))?;
+    if entry.answers(command) {
+        finished(Done { entry: Box::new(entry), replayed: true })
+    } else {
+        let request_id = command.request_id.map(|id| id.to_string());
+        Err(status::request_id_reused(request_id.unwrap_or_default()))
+    }
+}
+
+fn render_failures(failures: Vec<(i32, Status)>) -> Vec<proto::BatchFailure> {
+    let mut bytes: usize = 0;
+    let rendered = failures.into_iter().map(|(index, status)| {
+        let full = tonic_types::Status::decode(status.details()).ok();
+        let full = full.filter(|full| {
+            bytes = bytes.saturating_add(full.encoded_len());
+            bytes <= FAILURE_BYTES_MAX
+        });
+        let status = full.unwrap_or_else(|| bare(status.code(), status.message()));
+        proto::BatchFailure { index, status: Some(status) }
+    });
+    rendered.collect()
+}
+
+/// A status without details.
+fn bare(code: Code, message: &str) -> tonic_types::Status {
+    tonic_types::Status { code: code.into(), message: message.to_owned(), details: Vec::new() }
+}

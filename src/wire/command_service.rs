@@ -1,0 +1,204 @@
+//! The command service.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    batch::{Batch, BatchAnswer, judge},
+    late::Late,
+    parse,
+    proto::{self, command_service_server::CommandService},
+    reads::Reads,
+    render::Done,
+    status,
+};
+use crate::{
+    domain::Command,
+    event_store::{Answer, Detail, EventIds, EventStore, Failure},
+};
+
+/// How many batches of one stream may be on their way at once; the stream's sender is held back
+/// at more.
+const STREAM_BATCHES_MAX: usize = 1_024;
+
+/// Where commands are carried out. Cheap to clone.
+#[derive(Clone)]
+pub struct Desk {
+    store: EventStore,
+    reads: Arc<Reads>,
+    ids: EventIds,
+}
+
+impl Desk {
+    /// Carries commands out in `store`, and looks repeats up in `reads`.
+    #[must_use]
+    pub fn new(store: EventStore, reads: Arc<Reads>) -> Self {
+        let ids = *reads.history.codec().ids();
+        Self { store, reads, ids }
+    }
+
+    /// Carries out one command.
+    async fn execute(&self, command: Command) -> Result<Done, Status> {
+        let answer = self.store.execute(vec![command], Detail::All).await;
+        let Answer { commands, outcomes, position: _ } = answer.map_err(status::failed)?;
+        let judged = judge(&self.reads, &commands, outcomes).await?.pop();
+        judged.map_or_else(|| Err(status::internal("a command without outcome")), |(_, done)| done)
+    }
+
+    /// The answer to a batch of which no command can be carried out.
+    fn nothing_done(&self) -> Answer {
+        let position = *self.reads.durable.borrow();
+        Answer { position, commands: Vec::new(), outcomes: Vec::new() }
+    }
+}
+
+/// Serves `daybook.v1.CommandService`.
+#[derive(Clone, Default)]
+pub struct Commands {
+    /// Where the commands go, once the ledger is recovered.
+    pub desk: Late<Desk>,
+}
+
+/// Answers of a stream, in order.
+type Answers = Pin<Box<dyn Stream<Item = Result<proto::ExecuteStreamResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl CommandService for Commands {
+    type ExecuteStreamStream = Answers;
+
+    async fn open_account(
+        &self,
+        request: Request<proto::OpenAccountRequest>,
+    ) -> Result<Response<proto::OpenAccountResponse>, Status> {
+        let command = parse::open_account(request.get_ref())?;
+        let desk = self.desk.get()?;
+        let done = desk.execute(command).await?;
+        Ok(Response::new(done.opened(&desk.ids)))
+    }
+
+    async fn deposit_money(
+        &self,
+        request: Request<proto::DepositMoneyRequest>,
+    ) -> Result<Response<proto::DepositMoneyResponse>, Status> {
+        let command = parse::deposit_money(request.get_ref())?;
+        let desk = self.desk.get()?;
+        let done = desk.execute(command).await?;
+        Ok(Response::new(done.deposited(&desk.ids)))
+    }
+
+    async fn withdraw_money(
+        &self,
+        request: Request<proto::WithdrawMoneyRequest>,
+    ) -> Result<Response<proto::WithdrawMoneyResponse>, Status> {
+        let command = parse::withdraw_money(request.into_inner())?;
+        let desk = self.desk.get()?;
+        let done = desk.execute(command).await?;
+        Ok(Response::new(done.withdrawn(&desk.ids)))
+    }
+
+    async fn transfer_money(
+        &self,
+        request: Request<proto::TransferMoneyRequest>,
+    ) -> Result<Response<proto::TransferMoneyResponse>, Status> {
+        let command = parse::transfer_money(request.get_ref())?;
+        let desk = self.desk.get()?;
+        let done = desk.execute(command).await?;
+        Ok(Response::new(done.transferred()))
+    }
+
+    async fn close_account(
+        &self,
+        request: Request<proto::CloseAccountRequest>,
+    ) -> Result<Response<proto::CloseAccountResponse>, Status> {
+        let command = parse::close_account(request.get_ref())?;
+        let desk = self.desk.get()?;
+        let done = desk.execute(command).await?;
+        Ok(Response::new(done.closed(&desk.ids)))
+    }
+
+    async fn execute_batch(
+        &self,
+        request: Request<proto::ExecuteBatchRequest>,
+    ) -> Result<Response<proto::ExecuteBatchResponse>, Status> {
+        let proto::ExecuteBatchRequest { commands, return_results } = request.into_inner();
+        let mut batch = Batch::parse(commands, return_results)?;
+        let desk = self.desk.get()?;
+        let commands = std::mem::take(&mut batch.commands);
+        let answer = if commands.is_empty() {
+            Ok(desk.nothing_done())
+        } else {
+            desk.store.execute(commands, batch.detail()).await
+        };
+        let BatchAnswer { position, accepted_count, failures, results } =
+            batch.answer(&desk.reads, answer).await?;
+        let response = proto::ExecuteBatchResponse { position, accepted_count, failures, results };
+        Ok(Response::new(response))
+    }
+
+    async fn execute_stream(
+        &self,
+        request: Request<Streaming<proto::ExecuteStreamRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        let desk = self.desk.get()?;
+        let (sender, receiver) = mpsc::channel(STREAM_BATCHES_MAX);
+        tokio::spawn(desk.clone().submit_all(request.into_inner(), sender));
+        let reads = Arc::clone(&desk.reads);
+        let answers = ReceiverStream::new(receiver).then(move |step| {
+            let reads = Arc::clone(&reads);
+            async move { step?.answer(&reads).await }
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+}
+
+/// A batch of a stream that was submitted, and the answer that will come.
+struct Submitted {
+    batch: Batch,
+    answer: Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>,
+}
+
+impl Submitted {
+    async fn answer(self, reads: &Reads) -> Result<proto::ExecuteStreamResponse, Status> {
+        let BatchAnswer { position, accepted_count, failures, results } =
+            self.batch.answer(reads, self.answer.await).await?;
+        Ok(proto::ExecuteStreamResponse { position, accepted_count, failures, results })
+    }
+}
+
+impl Desk {
+    /// Submits the batches of a stream in order, until it ends, breaks a limit, or nobody waits
+    /// for the answers any more.
+    async fn submit_all(
+        self,
+        mut batches: Streaming<proto::ExecuteStreamRequest>,
+        sender: mpsc::Sender<Result<Submitted, Status>>,
+    ) {
+        while let Some(request) = batches.next().await {
+            let submitted = match request {
+                Ok(request) => self.submit(request).await,
+                Err(status) => Err(status),
+            };
+            let ends = submitted.is_err();
+            if sender.send(submitted).await.is_err() || ends {
+                return;
+            }
+        }
+    }
+
+    async fn submit(&self, request: proto::ExecuteStreamRequest) -> Result<Submitted, Status> {
+        let proto::ExecuteStreamRequest { commands, return_results } = request;
+        let mut batch = Batch::parse(commands, return_results)?;
+        let commands = std::mem::take(&mut batch.commands);
+        if commands.is_empty() {
+            let answer = Ok(self.nothing_done());
+            return Ok(Submitted { batch, answer: Box::pin(async { answer }) });
+        }
+        let answer = self.store.execute_patiently(commands, batch.detail()).await;
+        let answer = answer.map_err(status::failed)?;
+        Ok(Submitted { batch, answer: Box::pin(answer) })
+    }
+}

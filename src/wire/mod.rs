@@ -1,0 +1,30 @@
+//! The wire: presents the ledger over gRPC.
+//!
+//! It owns the generated protocol, how requests become commands and questions, and how outcomes
+//! and failures become messages and statuses. It must not decide anything about money, and no
+//! text, path or number of our insides may leave through it.
+
+mod batch;
+mod command_service;
+mod late;
+mod page_token;
+mod parse;
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    reason = "generated from the protos, which have the comments"
+)]
+pub mod proto;
+mod query_service;
+mod reads;
+mod render;
+mod status;
+mod tail;
+
+pub use command_service::{Commands, Desk};
+pub use late::Late;
+pub use query_service::Queries;
+pub use reads::Reads;

@@ -1,0 +1,358 @@
+//! The query service.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::Stream;
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use super::{
+    late::Late,
+    page_token::List,
+    parse::Violations,
+    proto::{self, get_account_request::AsOf as RequestedAsOf, query_service_server::QueryService},
+    reads::Reads,
+    render::{self, number},
+    status,
+    tail::{self, Question},
+};
+use crate::{
+    domain::{AccountId, AccountState, SagaId},
+    ops::Clock,
+    views::{
+        AccountFilter, AccountView, AsOf, Direction, SagaFilter, SagaState, account_as_of,
+        find_saga, list_account_transactions, list_events, list_sagas, list_transactions,
+    },
+};
+
+/// Serves `daybook.v1.QueryService`.
+#[derive(Clone)]
+pub struct Queries {
+    /// What is read, once the ledger is recovered.
+    pub reads: Late<Arc<Reads>>,
+    clock: Arc<dyn Clock>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Queries {
+    /// Knows the time by `clock`. Tails end when `stopping` says so.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, stopping: watch::Receiver<bool>) -> Self {
+        Self { reads: Late::default(), clock, stopping }
+    }
+
+    /// An account as it is.
+    fn account(&self, account_id: AccountId) -> Result<(AccountView, u64), Status> {
+        let books = self.reads.get()?.views.books();
+        let view = books.account(account_id);
+        let view = view.ok_or_else(|| status::account_not_found(account_id))?;
+        Ok((view, books.position()))
+    }
+
+    /// That a time has passed.
+    fn expect_past(&self, time_micros: i64) -> Result<(), Status> {
+        if time_micros < self.clock.now_micros() {
+            return Ok(());
+        }
+        let head = *self.reads.get()?.durable.borrow();
+        Err(status::beyond_head("as_of_time", head))
+    }
+
+    /// An account as it was.
+    async fn account_as_of(
+        &self,
+        now: AccountView,
+        as_of: AsOf,
+        head: u64,
+    ) -> Result<AccountView, Status> {
+        if let AsOf::Position(position) = as_of
+            && position > head
+        {
+            return Err(status::beyond_head("as_of_position", head));
+        }
+        let id = now.account.id();
+        let then =
+            self.reads.get()?.in_log(move |cursor| account_as_of(cursor, &now, as_of)).await?;
+        then.map_err(|failure| status::not_as_of(&failure, id))
+    }
+}
+
+fn parse_as_of(wrong: &mut Violations, as_of: Option<RequestedAsOf>) -> Option<Option<AsOf>> {
+    let Some(as_of) = as_of else { return Some(None) };
+    let parsed = match as_of {
+        RequestedAsOf::AsOfVersion(version) => {
+            wrong.count("as_of_version", Some(version))?.map(AsOf::Version)
+        }
+        RequestedAsOf::AsOfPosition(position) => {
+            wrong.count("as_of_position", Some(position))?.map(AsOf::Position)
+        }
+        RequestedAsOf::AsOfTime(time) => Some(AsOf::Time(wrong.time("as_of_time", &time)?)),
+    };
+    Some(parsed)
+}
+
+/// The messages of a tail.
+type Tail = Pin<Box<dyn Stream<Item = Result<proto::TailEventsResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl QueryService for Queries {
+    type TailEventsStream = Tail;
+
+    async fn get_account(
+        &self,
+        request: Request<proto::GetAccountRequest>,
+    ) -> Result<Response<proto::GetAccountResponse>, Status> {
+        let reads = self.reads.get()?;
+        let (metadata, _, request) = request.into_parts();
+        let mut wrong = Violations::default();
+        let account_id = wrong.account_id("account_id", &request.account_id);
+        let as_of = parse_as_of(&mut wrong, request.as_of);
+        let min_position = wrong.count("min_position", request.min_position);
+        let parts = (|| Some((account_id?, as_of?, min_position?)))();
+        let (account_id, as_of, min_position) = wrong.finish(parts)?;
+        if let Some(AsOf::Time(time)) = as_of {
+            self.expect_past(time)?;
+            reads.settle(time).await?;
+        }
+        reads.wait(&metadata, min_position).await?;
+        let (mut view, mut position) = self.account(account_id)?;
+        if let Some(as_of) = as_of {
+            view = self.account_as_of(view, as_of, position).await?;
+            position = view.newest_position;
+        }
+        let account = Some(render::account(&view));
+        Ok(Response::new(proto::GetAccountResponse { account, position: number(position) }))
+    }
+
+    async fn list_accounts(
+        &self,
+        request: Request<proto::ListAccountsRequest>,
+    ) -> Result<Response<proto::ListAccountsResponse>, Status> {
+        let reads = self.reads.get()?;
+        let (metadata, _, request) = request.into_parts();
+        let filters: &[&[u8]] = &[request.owner.as_bytes(), &request.state.to_le_bytes()];
+        let list = List { method: "ListAccounts", filters };
+        let mut wrong = Violations::default();
+        let limit = wrong.page_size(request.page_size);
+        let from = wrong.check("page_token", reads.tokens.read(&list, &request.page_token));
+        let state = wrong.choice("state", request.state, |state| match state {
+            proto::AccountState::Unspecified => None,
+            proto::AccountState::Active => Some(AccountState::Active),
+            proto::AccountState::Closed => Some(AccountState::Closed),
+        });
+        let min_position = wrong.count("min_position", request.min_position);
+        let parts = (|| Some((limit?, from?, state?, min_position?)))();
+        let (limit, from, state, min_position) = wrong.finish(parts)?;
+        reads.wait(&metadata, min_position).await?;
+        let owner = Some(request.owner.as_str()).filter(|owner| !owner.is_empty());
+        let filter = AccountFilter { owner: owner.map(Into::into), state };
+        let from = from.first().and_then(|from| u32::try_from(*from).ok()).unwrap_or(0);
+        let (page, position) = {
+            let books = reads.views.books();
+            (books.accounts(&filter, from, limit), books.position())
+        };
+        let next: Vec<u64> = page.next.map(u64::from).into_iter().collect();
+        Ok(Response::new(proto::ListAccountsResponse {
+            accounts: page.accounts.iter().map(render::account).collect(),
+            next_page_token: reads.tokens.make(&list, &next),
+            total_size: number(page.total),
+            position: number(position),
+        }))
+    }
+
+    async fn list_account_events(
+        &self,
+        request: Request<proto::ListAccountEventsRequest>,
+    ) -> Result<Response<proto::ListAccountEventsResponse>, Status> {
+        let reads = self.reads.get()?;
+        let (metadata, _, request) = request.into_parts();
+        let mut wrong = Violations::default();
+        let account_id = wrong.account_id("account_id", &request.account_id);
+        let after = wrong.count("after_version", Some(request.after_version));
+        let limit = wrong.page_size(request.page_size);
+        let filters: &[&[u8]] = &[
+            request.account_id.as_bytes(),
+            &request.after_version.to_le_bytes(),
+            &[u8::from(request.newest_first)],
+        ];
+        let list = List { method: "ListAccountEvents", filters };
+        let token = wrong.check("page_token", reads.tokens.read(&list, &request.page_token));
+        let min_position = wrong.count("min_position", request.min_position);
+        let parts = (|| Some((account_id?, after?, limit?, token?, min_position?)))();
+        let (account_id, after, limit, token, min_position) = wrong.finish(parts)?;
+        reads.wait(&metadata, min_position).await?;
+        let (view, position) = self.account(account_id)?;
+        let version = number(view.account.version());
+        let (from, after) = (token.first().copied(), after.unwrap_or(0));
+        let (range, direction) = if request.newest_first {
+            ((after, from.unwrap_or(u64::MAX)), Direction::NewestFirst)
+        } else {
+            ((from.unwrap_or(after), u64::MAX), Direction::OldestFirst)
+        };
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+        let page = reads
+            .in_log(move |cursor| list_events(cursor, &view, range, direction, limit))
+            .await?
+            .map_err(|failure| status::unreadable(&failure))?;
+        let ids = reads.history.codec().ids();
+        let next: Vec<u64> = page.next.into_iter().collect();
+        Ok(Response::new(proto::ListAccountEventsResponse {
+            events: page.events.iter().filter_map(|event| render::recorded(ids, event)).collect(),
+            next_page_token: reads.tokens.make(&list, &next),
+            version,
+            position: number(position),
+        }))
+    }
+
+    async fn list_transactions(
+        &self,
+        request: Request<proto::ListTransactionsRequest>,
+    ) -> Result<Response<proto::ListTransactionsResponse>, Status> {
+        let reads = self.reads.get()?;
+        let (metadata, _, request) = request.into_parts();
+        let mut wrong = Violations::default();
+        let account_id = wrong.optional("account_id", &request.account_id, AccountId::parse);
+        let limit = wrong.page_size(request.page_size);
+        let min_position = wrong.count("min_position", request.min_position);
+        let list = List { method: "ListTransactions", filters: &[request.account_id.as_bytes()] };
+        let token = wrong.check("page_token", reads.tokens.read(&list, &request.page_token));
+        let parts = (|| Some((account_id?, limit?, min_position?, token?)))();
+        let (account_id, limit, min_position, token) = wrong.finish(parts)?;
+        reads.wait(&metadata, min_position).await?;
+        let (view, totals) = {
+            let books = reads.views.books();
+            let view = account_id.map(|id| books.account(id).ok_or(status::account_not_found(id)));
+            (view.transpose()?, books.totals())
+        };
+        let total = view.as_ref().map_or(totals.transaction_count, |view| view.transaction_count);
+        let before = token.first().copied();
+        let before = before.unwrap_or_else(|| totals.position.saturating_add(1));
+        let page = reads.in_log(move |cursor| match view {
+            Some(view) => list_account_transactions(cursor, &view, before, limit),
+            None => list_transactions(cursor, before, limit),
+        });
+        let page = page.await?.map_err(|failure| status::unreadable(&failure))?;
+        let ids = reads.history.codec().ids();
+        let rendered = page.transactions.iter().map(|line| render::transaction(ids, line));
+        let next: Vec<u64> = page.next.into_iter().collect();
+        Ok(Response::new(proto::ListTransactionsResponse {
+            transactions: rendered.collect(),
+            next_page_token: reads.tokens.make(&list, &next),
+            total_size: number(total),
+            position: number(totals.position),
+        }))
+    }
+
+    async fn get_saga(
+        &self,
+        request: Request<proto::GetSagaRequest>,
+    ) -> Result<Response<proto::GetSagaResponse>, Status> {
+        let reads = self.reads.get()?;
+        let (metadata, _, request) = request.into_parts();
+        let mut wrong = Violations::default();
+        let saga_id = wrong.check("saga_id", SagaId::parse(&request.saga_id));
+        let min_position = wrong.count("min_position", request.min_position);
+        let parts = (|| Some((saga_id?, min_position?)))();
+        let (saga_id, min_position) = wrong.finish(parts)?;
+        reads.wait(&metadata, min_position).await?;
+        let (place, position) = {
+            let books = reads.views.books();
+            let ids = reads.history.codec().ids();
+            (books.locate_saga(saga_id, ids), books.position())
+        };
+        let place = place.ok_or_else(|| status::saga_not_found(saga_id))?;
+        let saga = reads.in_log(move |cursor| find_saga(cursor, saga_id, place)).await?;
+        let saga = saga
+            .map_err(|failure| status::unreadable(&failure))?
+            .ok_or_else(|| status::saga_not_found(saga_id))?;
+        let saga = Some(render::saga(&saga));
+        Ok(Response::new(proto::GetSagaResponse { saga, position: number(position) }))
+    }
+
+    async fn list_sagas(
+        &self,
+        request: Request<proto::ListSagasRequest>,
+    ) -> Result<Response<proto::ListSagasResponse>, Status> {
+        let reads = self.reads.get()?;
+        let (metadata, _, request) = request.into_parts();
+        let filters: &[&[u8]] = &[request.account_id.as_bytes(), &request.state.to_le_bytes()];
+        let list = List { method: "ListSagas", filters };
+        let mut wrong = Violations::default();
+        let limit = wrong.page_size(request.page_size);
+        let account_id = wrong.optional("account_id", &request.account_id, AccountId::parse);
+        let state = wrong.choice("state", request.state, |state| match state {
+            proto::SagaState::Unspecified => None,
+            proto::SagaState::Running => Some(SagaState::Running),
+            proto::SagaState::Completed => Some(SagaState::Completed),
+            proto::SagaState::Failed => Some(SagaState::Failed),
+            proto::SagaState::Compensated => Some(SagaState::Compensated),
+        });
+        let token = wrong.check("page_token", reads.tokens.read(&list, &request.page_token));
+        let min_position = wrong.count("min_position", request.min_position);
+        let parts = (|| Some((limit?, account_id?, state?, token?, min_position?)))();
+        let (limit, account_id, state, token, min_position) = wrong.finish(parts)?;
+        reads.wait(&metadata, min_position).await?;
+        let (filter, position) = {
+            let books = reads.views.books();
+            let filter = match account_id {
+                Some(id) => {
+                    let view = books.account(id).ok_or_else(|| status::account_not_found(id))?;
+                    let before = token.first().copied().unwrap_or(u64::MAX);
+                    SagaFilter::OfAccount(Box::new(view), state, before)
+                }
+                None if token.is_empty() => SagaFilter::Chains(books.newest_sagas(state)),
+                None => SagaFilter::Chains(token),
+            };
+            (filter, books.position())
+        };
+        let page = reads.in_log(move |cursor| list_sagas(cursor, filter, limit)).await?;
+        let page = page.map_err(|failure| status::unreadable(&failure))?;
+        Ok(Response::new(proto::ListSagasResponse {
+            sagas: page.sagas.iter().map(render::saga).collect(),
+            next_page_token: reads.tokens.make(&list, &page.next),
+            position: number(position),
+        }))
+    }
+
+    async fn get_stats(
+        &self,
+        request: Request<proto::GetStatsRequest>,
+    ) -> Result<Response<proto::GetStatsResponse>, Status> {
+        let reads = self.reads.get()?;
+        let (metadata, _, request) = request.into_parts();
+        let mut wrong = Violations::default();
+        let min_position = wrong.count("min_position", request.min_position);
+        let min_position = wrong.finish(min_position)?;
+        reads.wait(&metadata, min_position).await?;
+        let totals = reads.views.books().totals();
+        let log = reads.history.log();
+        let head = log.head();
+        let saga_counts = totals.saga_counts.iter().map(|(state, count)| {
+            let state = render::saga_state(*state).into();
+            proto::SagaStateCount { state, count: number(*count) }
+        });
+        Ok(Response::new(proto::GetStatsResponse {
+            account_count: number(totals.account_count),
+            open_account_count: number(totals.open_account_count),
+            event_count: number(totals.position),
+            transaction_count: number(totals.transaction_count),
+            saga_counts: saga_counts.collect(),
+            position: number(totals.position),
+            log_bytes: number(head.bytes),
+            engine: log.engine().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            log_id: uuid::Uuid::from_bytes(log.log_id()).to_string(),
+            head_hash: blake3::Hash::from_bytes(head.hash).to_string(),
+            head_hash_position: number(head.position),
+        }))
+    }
+
+    async fn tail_events(
+        &self,
+        request: Request<proto::TailEventsRequest>,
+    ) -> Result<Response<Tail>, Status> {
+        let question = Question::parse(request.get_ref())?;
+        let tail = tail::tail(self.reads.get()?, question, self.stopping.clone())?;
+        Ok(Response::new(Box::pin(tail)))
+    }
+}

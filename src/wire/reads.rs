@@ -1,0 +1,93 @@
+//! What every read needs: the views, the log, and waiting for them to be new enough.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::timeout};
+use tonic::{Status, metadata::MetadataMap};
+
+use super::{page_token::PageTokens, status};
+use crate::{
+    event_store::{Cursor, EventStore, History},
+    views::Views,
+};
+
+/// How long a read waits for a position at most, when its caller's deadline is not earlier.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// The reading side of the ledger. Cheap to clone.
+#[derive(Clone)]
+pub struct Reads {
+    pub(super) views: Arc<Views>,
+    pub(super) history: History,
+    pub(super) durable: watch::Receiver<u64>,
+    pub(super) tokens: PageTokens,
+    store: EventStore,
+}
+
+impl Reads {
+    /// Reads from views and log; `durable` tells how far the log is durable. `store` is asked only
+    /// whether the recent past can still change.
+    #[must_use]
+    pub fn new(
+        views: Arc<Views>,
+        history: History,
+        durable: watch::Receiver<u64>,
+        store: EventStore,
+    ) -> Self {
+        let tokens = PageTokens::new(history.log().log_id());
+        Self { views, history, durable, tokens, store }
+    }
+
+    /// Waits until nothing can be recorded with a time up to `time_micros` any more, which must
+    /// lie in the past. What was recorded before the newest event that is shown is settled
+    /// already; for a later time the writer has to finish what it has begun.
+    pub(super) async fn settle(&self, time_micros: i64) -> Result<(), Status> {
+        if time_micros < self.views.books().time_micros() {
+            return Ok(());
+        }
+        self.store.settle().await.map_err(status::failed)
+    }
+
+    /// Waits until the views show all that was durable when the call came in, and `min_position`
+    /// as well.
+    pub(super) async fn wait(
+        &self,
+        metadata: &MetadataMap,
+        min_position: Option<u64>,
+    ) -> Result<(), Status> {
+        let position = (*self.durable.borrow()).max(min_position.unwrap_or(0));
+        let wait = caller_timeout(metadata).map_or(WAIT_MAX, |timeout| timeout.min(WAIT_MAX));
+        match timeout(wait, self.views.reach(position)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(status::views_failed()),
+            Err(_) => Err(status::position_not_reached(position)),
+        }
+    }
+
+    /// Runs a read of the log where it may block.
+    pub(super) async fn in_log<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Cursor) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let mut cursor = self.history.cursor();
+        let read = tokio::task::spawn_blocking(move || read(&mut cursor));
+        read.await.map_err(|_| status::internal("a read of the log panicked"))
+    }
+}
+
+/// How long the caller waits, less a tenth, so that the answer that says why is still heard.
+fn caller_timeout(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (count, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count: u64 = count.parse().ok()?;
+    let timeout = match unit {
+        "H" => Duration::from_secs(count.checked_mul(3_600)?),
+        "M" => Duration::from_secs(count.checked_mul(60)?),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    };
+    timeout.checked_mul(9)?.checked_div(10)
+}

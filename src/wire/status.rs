@@ -1,0 +1,278 @@
+//! Statuses: the one place where refusals and failures become what a client sees.
+//!
+//! Every status carries an `ErrorInfo` of the domain `daybook` with a reason in capitals; clients
+//! act on code and reason, people read the message.
+
+#![expect(clippy::needless_pass_by_value, reason = "what is told may be a value or a reference")]
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+use tracing::error;
+
+use crate::{
+    domain::{AccountId, Refusal, SagaId, TransferError},
+    event_store::{Failure, HistoryError},
+    log::ReadError,
+    views::{AsOfError, SagaView},
+};
+
+/// The domain of every `ErrorInfo`.
+const DOMAIN: &str = "daybook";
+/// When to try again what was refused for lack of a place: by then a few groups have passed.
+const RETRY_OVERLOAD: Duration = Duration::from_millis(50);
+/// When to try again what waits for an operator or a restart.
+const RETRY_OUTAGE: Duration = Duration::from_secs(1);
+
+/// A status in the making.
+struct Report {
+    code: Code,
+    reason: &'static str,
+    message: String,
+    metadata: HashMap<String, String>,
+    details: ErrorDetails,
+}
+
+impl Report {
+    fn new(code: Code, reason: &'static str, message: impl ToString) -> Self {
+        let (metadata, details) = (HashMap::new(), ErrorDetails::new());
+        Self { code, reason, message: message.to_string(), metadata, details }
+    }
+
+    fn with(mut self, key: &str, value: impl ToString) -> Self {
+        self.metadata.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// A precondition that `subject` does not meet.
+    fn precondition(mut self, subject: impl ToString) -> Self {
+        let (reason, message) = (self.reason, self.message.clone());
+        self.details.add_precondition_failure_violation(reason, subject.to_string(), message);
+        self
+    }
+
+    fn resource(mut self, kind: &str, name: impl ToString) -> Self {
+        self.details.set_resource_info(kind, name.to_string(), "", self.message.clone());
+        self
+    }
+
+    fn retry(mut self, after: Duration) -> Self {
+        self.details.set_retry_info(Some(after));
+        self
+    }
+
+    fn finish(mut self) -> Status {
+        self.details.set_error_info(self.reason, DOMAIN, self.metadata);
+        Status::with_error_details(self.code, self.message, self.details)
+    }
+}
+
+/// INVALID_ARGUMENT with all violations at once.
+pub(super) fn invalid(violations: Vec<FieldViolation>) -> Status {
+    let told: Vec<String> = violations
+        .iter()
+        .map(|violation| format!("{} {}", violation.field, violation.description))
+        .collect();
+    let mut report = Report::new(Code::InvalidArgument, "INVALID_FIELDS", told.join("; "));
+    report.details.set_bad_request(violations);
+    report.finish()
+}
+
+/// INVALID_ARGUMENT: the id was used for another command.
+pub(super) fn request_id_reused(request_id: impl ToString) -> Status {
+    let message = "request_id was used before for another command";
+    let mut report = Report::new(Code::InvalidArgument, "REQUEST_ID_REUSED", message)
+        .with("request_id", request_id);
+    report.details.add_bad_request_violation("request_id", "was used before for another command");
+    report.finish()
+}
+
+/// NOT_FOUND: no such account.
+pub(super) fn account_not_found(account_id: AccountId) -> Status {
+    refused(&Refusal::AccountNotFound { account_id })
+}
+
+/// NOT_FOUND: no such saga.
+pub(super) fn saga_not_found(saga_id: SagaId) -> Status {
+    let message = format!("saga {saga_id} does not exist");
+    Report::new(Code::NotFound, "SAGA_NOT_FOUND", message)
+        .with("saga_id", saga_id)
+        .resource("daybook.v1.Saga", saga_id)
+        .finish()
+}
+
+/// OUT_OF_RANGE: the log does not reach so far.
+pub(super) fn beyond_head(field: &str, head: u64) -> Status {
+    let message = format!("{field} lies beyond the head of the log");
+    Report::new(Code::OutOfRange, "BEYOND_HEAD", message).with("head_position", head).finish()
+}
+
+/// OUT_OF_RANGE: the account has not so many events.
+fn beyond_version(account_id: AccountId, version: u64) -> Status {
+    let message = format!("as_of_version lies beyond version {version} of account {account_id}");
+    Report::new(Code::OutOfRange, "BEYOND_VERSION", message)
+        .with("account_id", account_id)
+        .with("actual_version", version)
+        .finish()
+}
+
+/// NOT_FOUND: the account was opened later.
+fn not_open_then(account_id: AccountId) -> Status {
+    let message = format!("account {account_id} was not open then");
+    Report::new(Code::NotFound, "ACCOUNT_NOT_FOUND", message)
+        .with("account_id", account_id)
+        .resource("daybook.v1.Account", account_id)
+        .finish()
+}
+
+/// DEADLINE_EXCEEDED: the position has not come in time.
+pub(super) fn position_not_reached(position: u64) -> Status {
+    let message = format!("position {position} was not reached in time");
+    Report::new(Code::DeadlineExceeded, "POSITION_NOT_REACHED", message)
+        .with("min_position", position)
+        .finish()
+}
+
+/// UNAVAILABLE: the ledger is still being recovered.
+pub(super) fn starting() -> Status {
+    let message = "the ledger is being recovered";
+    Report::new(Code::Unavailable, "STARTING", message).retry(RETRY_OUTAGE).finish()
+}
+
+/// UNAVAILABLE: the server stops; a stream goes on elsewhere from where it was.
+pub(super) fn stopping() -> Status {
+    failed(Failure::Stopping)
+}
+
+/// INTERNAL: we broke a rule of our own. What it was is in the log of the process.
+pub(super) fn internal(what: &str) -> Status {
+    error!(what, "an internal error");
+    Report::new(Code::Internal, "INTERNAL", "an internal error").finish()
+}
+
+/// What a refused command is answered with.
+pub(super) fn refused(refusal: &Refusal) -> Status {
+    match refusal {
+        Refusal::AccountNotFound { account_id } => {
+            Report::new(Code::NotFound, "ACCOUNT_NOT_FOUND", refusal)
+                .with("account_id", account_id)
+                .resource("daybook.v1.Account", account_id)
+        }
+        Refusal::AccountExists { account_id } => {
+            Report::new(Code::AlreadyExists, "ACCOUNT_EXISTS", refusal)
+                .with("account_id", account_id)
+                .resource("daybook.v1.Account", account_id)
+        }
+        Refusal::SagaExists { saga_id } => Report::new(Code::AlreadyExists, "SAGA_EXISTS", refusal)
+            .with("saga_id", saga_id)
+            .resource("daybook.v1.Saga", saga_id),
+        Refusal::VersionMismatch { account_id, expected, actual } => {
+            Report::new(Code::Aborted, "VERSION_MISMATCH", refusal)
+                .with("account_id", account_id)
+                .with("expected_version", expected)
+                .with("actual_version", actual)
+        }
+        Refusal::AccountClosed { account_id } => unmet("ACCOUNT_CLOSED", refusal, *account_id),
+        Refusal::InsufficientFunds { account_id } => {
+            unmet("INSUFFICIENT_FUNDS", refusal, *account_id)
+        }
+        Refusal::BalanceNotZero { account_id, balance: _ } => {
+            unmet("BALANCE_NOT_ZERO", refusal, *account_id)
+        }
+        Refusal::TransferPending { account_id } => unmet("TRANSFER_PENDING", refusal, *account_id),
+        Refusal::CurrencyMismatch { from, to } => {
+            unmet("CURRENCY_MISMATCH", refusal, *from).with("to_account_id", to)
+        }
+        Refusal::BalanceLimit { account_id } => unmet("BALANCE_LIMIT", refusal, *account_id),
+        Refusal::AccountLimit => Report::new(Code::ResourceExhausted, "ACCOUNT_LIMIT", refusal),
+    }
+    .finish()
+}
+
+fn unmet(reason: &'static str, refusal: &Refusal, account_id: AccountId) -> Report {
+    Report::new(Code::FailedPrecondition, reason, refusal)
+        .with("account_id", account_id)
+        .precondition(account_id)
+}
+
+/// The reason of a transfer's error, as in its `TransferFailed` event.
+pub(super) fn transfer_reason(error: TransferError) -> &'static str {
+    match error {
+        TransferError::InsufficientFunds => "INSUFFICIENT_FUNDS",
+        TransferError::DestinationNotFound => "DESTINATION_NOT_FOUND",
+        TransferError::DestinationClosed => "DESTINATION_CLOSED",
+        TransferError::BalanceLimit => "BALANCE_LIMIT",
+    }
+}
+
+/// What a transfer that began and failed is answered with.
+pub(super) fn transfer_failed(saga: &SagaView, error: TransferError, replayed: bool) -> Status {
+    let (account_id, what) = match error {
+        TransferError::InsufficientFunds => (saga.from, "has insufficient funds"),
+        TransferError::DestinationNotFound => (saga.to, "does not exist"),
+        TransferError::DestinationClosed => (saga.to, "is closed"),
+        TransferError::BalanceLimit => (saga.to, "would exceed 10^15 minor units"),
+    };
+    let message = format!("transfer {} failed: account {account_id} {what}", saga.id);
+    Report::new(Code::FailedPrecondition, transfer_reason(error), message)
+        .with("account_id", account_id)
+        .with("saga_id", saga.id)
+        .with("position", saga.position)
+        .with("replayed", replayed)
+        .precondition(account_id)
+        .finish()
+}
+
+/// What commands without an outcome are answered with.
+pub(super) fn failed(failure: Failure) -> Status {
+    match failure {
+        Failure::Overloaded => {
+            Report::new(Code::ResourceExhausted, "OVERLOADED", failure).retry(RETRY_OVERLOAD)
+        }
+        Failure::NoRoom => Report::new(Code::Unavailable, "LOG_FULL", failure).retry(RETRY_OUTAGE),
+        Failure::Latched => {
+            let message = "the outcome is unknown: repeat with the same request_id";
+            Report::new(Code::Unavailable, "LOG_FAILED", message).retry(RETRY_OUTAGE)
+        }
+        Failure::Damaged => Report::new(Code::DataLoss, "LOG_DAMAGED", failure),
+        Failure::Stopping => {
+            Report::new(Code::Unavailable, "STOPPING", failure).retry(RETRY_OUTAGE)
+        }
+    }
+    .finish()
+}
+
+/// What a read that the log could not serve is answered with.
+pub(super) fn unreadable(failure: &HistoryError) -> Status {
+    error!(%failure, "the log could not serve a read");
+    match failure {
+        HistoryError::Log(ReadError::Io(_)) => {
+            Report::new(Code::Unavailable, "LOG_UNREADABLE", "the log cannot be read now")
+                .retry(RETRY_OUTAGE)
+        }
+        HistoryError::Log(ReadError::Damaged(damage)) => {
+            Report::new(Code::DataLoss, "LOG_DAMAGED", "the log is damaged there")
+                .with("position", damage.position)
+        }
+        HistoryError::Malformed(_) | HistoryError::Missing(_) => {
+            Report::new(Code::DataLoss, "LOG_DAMAGED", "the log is damaged there")
+        }
+    }
+    .finish()
+}
+
+/// DATA_LOSS: the views have met what cannot be.
+pub(super) fn views_failed() -> Status {
+    Report::new(Code::DataLoss, "LOG_DAMAGED", "the views can no longer follow the log").finish()
+}
+
+/// What a read of an earlier moment is answered with when it has no answer.
+pub(super) fn not_as_of(failure: &AsOfError, account_id: AccountId) -> Status {
+    match failure {
+        AsOfError::Beyond { version } => beyond_version(account_id, *version),
+        AsOfError::BeforeOpening => not_open_then(account_id),
+        AsOfError::History(failure) => unreadable(failure),
+        AsOfError::Inconsistent(_) => internal("an entry does not follow on its own account"),
+    }
+}

@@ -1,0 +1,211 @@
+//! The tail: follows the log from any position, from disk where it is behind and live where it is
+//! not.
+//!
+//! A tail is a stream that is pulled: it reads on only when its client has taken what it was
+//! given. A slow reader therefore holds one message and a position, nothing else, and the writer
+//! never knows of it.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{Stream, stream};
+use hashbrown::HashSet;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tonic::Status;
+
+use super::{parse::Violations, proto, reads::Reads, render, status};
+use crate::{
+    domain::AccountId,
+    event_store::{Entry, History, HistoryError},
+    log::Block,
+};
+
+/// How many events one message holds before it is sent: enough to be cheap, few enough that a
+/// stuck reader costs little.
+const MESSAGE_EVENTS: usize = 256;
+/// How many accounts a filter may name.
+const FILTER_ACCOUNTS_MAX: usize = 1_000;
+/// How long a position may go untold when no event passes the filters.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Which events a tail passes on.
+#[derive(Debug)]
+struct Filter {
+    /// Those of these accounts; of all when empty.
+    accounts: HashSet<AccountId>,
+    /// Those of these types; of all when empty.
+    types: HashSet<i32>,
+}
+
+impl Filter {
+    fn passes(&self, account: AccountId, kind: proto::EventType) -> bool {
+        (self.accounts.is_empty() || self.accounts.contains(&account))
+            && (self.types.is_empty() || self.types.contains(&i32::from(kind)))
+    }
+}
+
+/// What a tail was asked for.
+#[derive(Debug)]
+pub(super) struct Question {
+    after_position: Option<u64>,
+    filter: Filter,
+}
+
+impl Question {
+    /// # Errors
+    /// INVALID_ARGUMENT with all that is wrong.
+    pub(super) fn parse(request: &proto::TailEventsRequest) -> Result<Self, Status> {
+        let mut wrong = Violations::default();
+        let after_position = wrong.count("after_position", request.after_position);
+        if request.account_ids.len() > FILTER_ACCOUNTS_MAX {
+            let limit = format!("must have at most {FILTER_ACCOUNTS_MAX} items");
+            let _noted: Option<()> = wrong.check("account_ids", Err(limit));
+        }
+        let named = request.account_ids.iter().take(FILTER_ACCOUNTS_MAX).enumerate();
+        let accounts = named
+            .filter_map(|(index, id)| wrong.account_id(&format!("account_ids[{index}]"), id))
+            .collect();
+        for (index, number) in request.event_types.iter().enumerate() {
+            let known = proto::EventType::try_from(*number);
+            let known = known.ok().filter(|kind| *kind != proto::EventType::Unspecified);
+            let field = format!("event_types[{index}]");
+            let _noted = wrong.check(&field, known.ok_or("must be a known type"));
+        }
+        let types = request.event_types.iter().copied().collect();
+        let question = after_position
+            .map(|after_position| Self { after_position, filter: Filter { accounts, types } });
+        wrong.finish(question)
+    }
+}
+
+/// A tail on its way.
+struct Tail {
+    history: History,
+    filter: Filter,
+    durable: watch::Receiver<u64>,
+    stopping: watch::Receiver<bool>,
+    /// The block that is being told, and was not told to its end.
+    block: Option<Arc<Block>>,
+    /// Everything up to here has been considered.
+    position: u64,
+    /// Everything up to here has been told.
+    told: u64,
+    /// When something was told, or the tail began.
+    told_at: Instant,
+}
+
+/// The messages of a tail.
+///
+/// # Errors
+/// OUT_OF_RANGE when it is to begin beyond the head of the log.
+pub(super) fn tail(
+    reads: &Reads,
+    question: Question,
+    stopping: watch::Receiver<bool>,
+) -> Result<impl Stream<Item = Result<proto::TailEventsResponse, Status>> + use<>, Status> {
+    let durable = reads.durable.clone();
+    let head = *durable.borrow();
+    let position = question.after_position.unwrap_or(head);
+    if position > head {
+        return Err(status::beyond_head("after_position", head));
+    }
+    let tail = Tail {
+        history: reads.history.clone(),
+        filter: question.filter,
+        durable,
+        stopping,
+        block: None,
+        position,
+        told: position,
+        told_at: Instant::now(),
+    };
+    Ok(stream::try_unfold(tail, async |mut tail| {
+        let message = tail.next().await?;
+        Ok(Some((message, tail)))
+    }))
+}
+
+impl Tail {
+    /// The next message: as soon as events have passed the filter and there are no more at hand,
+    /// or when it is time to tell how far the log has been considered.
+    async fn next(&mut self) -> Result<proto::TailEventsResponse, Status> {
+        let mut events = Vec::new();
+        loop {
+            if *self.stopping.borrow() {
+                return Err(status::stopping());
+            }
+            let head = *self.durable.borrow_and_update();
+            while self.position < head && events.len() < MESSAGE_EVENTS {
+                self.read_block(&mut events).await?;
+                if events.is_empty() && self.is_time() {
+                    break;
+                }
+            }
+            let progress = self.position > self.told && self.is_time();
+            if !events.is_empty() || progress {
+                self.told = self.position;
+                self.told_at = Instant::now();
+                let position = render::number(self.position);
+                return Ok(proto::TailEventsResponse { events, position });
+            }
+            self.wait().await;
+        }
+    }
+
+    fn is_time(&self) -> bool {
+        self.told_at.elapsed() >= PROGRESS_INTERVAL
+    }
+
+    /// Waits for more of the log, for the end, or for the time to tell the position.
+    async fn wait(&mut self) {
+        let untold = self.position > self.told;
+        let rest = PROGRESS_INTERVAL.saturating_sub(self.told_at.elapsed());
+        tokio::select! {
+            _ = self.durable.changed() => {}
+            _ = self.stopping.wait_for(|stopping| *stopping) => {}
+            () = sleep(rest), if untold => {}
+        }
+    }
+
+    /// Adds the events of the block that comes next, to its end or until the message is full.
+    /// The events of one entry stay together.
+    async fn read_block(&mut self, events: &mut Vec<proto::Event>) -> Result<(), Status> {
+        let next = self.position.saturating_add(1);
+        let block = self.next_block(next).await?;
+        for record in block.records().skip_while(|record| record.last_position() < next) {
+            let entry = self.history.decode(&record);
+            let entry = entry.map_err(|failure| status::unreadable(&failure))?;
+            self.add(&entry, next, events);
+            self.position = entry.last_position();
+            if events.len() >= MESSAGE_EVENTS {
+                break;
+            }
+        }
+        self.block = (self.position < block.last_position()).then_some(block);
+        Ok(())
+    }
+
+    async fn next_block(&mut self, position: u64) -> Result<Arc<Block>, Status> {
+        if let Some(block) = self.block.take() {
+            return Ok(block);
+        }
+        if let Some(block) = self.history.log().recent_block(position) {
+            return Ok(block);
+        }
+        let history = self.history.clone();
+        let read = tokio::task::spawn_blocking(move || history.log().block(position));
+        let block = read.await.map_err(|_| status::internal("a read of the log panicked"))?;
+        block.map_err(|failure| status::unreadable(&HistoryError::Log(failure)))
+    }
+
+    fn add(&self, entry: &Entry, from: u64, events: &mut Vec<proto::Event>) {
+        let ids = self.history.codec().ids();
+        let wanted = entry.numbered().filter(|event| {
+            let kind = render::event_type(event.fact.kind());
+            event.position >= from && self.filter.passes(event.account.id, kind)
+        });
+        events.extend(wanted.map(|numbered| render::event(ids, entry, &numbered)));
+    }
+}
