@@ -1,11 +1,16 @@
 //! Generates the gRPC code from the protos with protox, so that no protoc is needed.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "cargo speaks to build scripts by variables and listens to their output"
+)]
+
 use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 2] =
-    ["daybook/v1/command_service.proto", "daybook/v1/query_service.proto"];
+const PROTOS: [&str; 2] = ["daybook/v1/command_service.proto", "daybook/v1/query_service.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -1,0 +1,181 @@
+//! The binary: parses, configures, runs, and says by its exit code how it went.
+
+use std::{io, process::ExitCode};
+
+use clap::Parser;
+use daybook::{
+    cli::{self, BenchArgs, CliError, TailArgs, VerifyArgs},
+    log::file::OpenError,
+    ops::{
+        config::{self, Config, ServeArgs},
+        telemetry,
+    },
+    server::{self, ServeError},
+};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+/// Many small messages are allocated on one thread and freed on another: this allocator is made
+/// for that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The command line or the configuration is wrong (`EX_USAGE` of sysexits).
+const EXIT_USAGE: u8 = 64;
+/// The log is damaged (`EX_DATAERR`).
+const EXIT_DAMAGED: u8 = 65;
+/// The data directory or the network cannot be used (`EX_IOERR`).
+const EXIT_IO: u8 = 74;
+/// The data directory is in use by another process (`EX_TEMPFAIL`).
+const EXIT_IN_USE: u8 = 75;
+/// Anything else.
+const EXIT_FAILURE: u8 = 1;
+
+const EXIT_HELP: &str = "Exit codes: 0 done, 1 failed while running, 64 wrong usage or \
+    configuration, 65 the log is damaged or of an unknown format, 74 a directory, file or address \
+    cannot be used, 75 the data directory is in use by another process.";
+
+/// An event-sourced bank ledger as a gRPC service.
+#[derive(Parser)]
+#[command(name = "daybook", version, args_conflicts_with_subcommands = true)]
+#[command(after_help = EXIT_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Serves the ledger; this is what daybook does without a command
+    Serve(ServeArgs),
+    /// Prints events as they come
+    Tail(TailArgs),
+    /// Verifies a data directory that no server uses
+    Verify(VerifyArgs),
+    /// Puts load on a server, and measures it
+    Bench(BenchArgs),
+}
+
+/// How the process ends when it does not end well.
+#[derive(Debug)]
+struct Failure {
+    message: String,
+    exit_code: u8,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _nobody_may_read_it = error.print();
+            let usage = if error.use_stderr() { EXIT_USAGE } else { 0 };
+            return ExitCode::from(usage);
+        }
+    };
+    let run = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(args) => serve(args),
+        Command::Tail(args) => runtime().and_then(|runtime| Ok(runtime.block_on(cli::tail(args))?)),
+        Command::Verify(args) => cli::verify(&args).map_err(Failure::from),
+        Command::Bench(args) => {
+            runtime().and_then(|runtime| Ok(runtime.block_on(cli::bench(args))?))
+        }
+    };
+    match run {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { message, exit_code }) => {
+            #[expect(clippy::print_stderr, reason = "the last word of the process")]
+            {
+                eprintln!("daybook: {message}");
+            }
+            ExitCode::from(exit_code)
+        }
+    }
+}
+
+/// One thread carries all connections: a call costs half of what it costs on several, and the
+/// writer, the syncer and the views have threads of their own.
+fn runtime() -> Result<Runtime, Failure> {
+    Ok(Builder::new_current_thread().enable_all().build()?)
+}
+
+fn serve(args: ServeArgs) -> Result<(), Failure> {
+    let config = config::resolve(args)
+        .map_err(|error| Failure { message: error.to_string(), exit_code: EXIT_USAGE })?;
+    telemetry::init(config.log_format, &config.log_level);
+    runtime()?.block_on(serve_until_told(&config))
+}
+
+async fn serve_until_told(config: &Config) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| Failure {
+        message: format!("cannot listen on {}: {error}", config.listen),
+        exit_code: EXIT_IO,
+    })?;
+    let shutdown = async move {
+        either(&mut terminate, &mut interrupt).await;
+        tokio::spawn(async move {
+            either(&mut terminate, &mut interrupt).await;
+            std::process::exit(EXIT_FAILURE.into());
+        });
+    };
+    let served = server::serve(config, listener, shutdown).await;
+    served.map_err(|error| Failure::serving(&error, config))
+}
+
+/// Waits for the first of two signals. A second one, later, ends the process at once.
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+fn open_exit_code(error: &OpenError) -> u8 {
+    match error {
+        OpenError::Locked { .. } => EXIT_IN_USE,
+        OpenError::UnknownVersion { .. } => EXIT_DAMAGED,
+        OpenError::NoLog
+        | OpenError::Unfinished
+        | OpenError::SegmentTooSmall { .. }
+        | OpenError::Io { .. } => EXIT_IO,
+    }
+}
+
+impl Failure {
+    fn serving(error: &ServeError, config: &Config) -> Self {
+        let directory = config.data_dir.display();
+        let (message, exit_code) = match error {
+            ServeError::Open(open) => (format!("{directory}: {error}"), open_exit_code(open)),
+            ServeError::Directory(_) | ServeError::Io(_) => (error.to_string(), EXIT_IO),
+            ServeError::Reflection(_) | ServeError::Panicked(_) | ServeError::Latched => {
+                (error.to_string(), EXIT_FAILURE)
+            }
+        };
+        Self { message, exit_code }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self { message: error.to_string(), exit_code: EXIT_IO }
+    }
+}
+
+impl From<CliError> for Failure {
+    fn from(error: CliError) -> Self {
+        let exit_code = match &error {
+            CliError::Call(_) | CliError::Unsound(_) => EXIT_FAILURE,
+            CliError::Damaged(_) => EXIT_DAMAGED,
+            CliError::Open(open) => open_exit_code(open),
+            CliError::Io(_) => EXIT_IO,
+        };
+        Self { message: error.to_string(), exit_code }
+    }
+}
