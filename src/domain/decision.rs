@@ -80,6 +80,11 @@ impl Decision {
         Ok(())
     }
 
+    /// Gives the events away, and takes the memory of others for the next command's.
+    pub fn swap_events(&mut self, events: &mut Vec<Event>) {
+        std::mem::swap(&mut self.events, events);
+    }
+
     /// Lets go of the last account if nothing happened to it.
     pub(super) fn release_idle(&mut self) {
         let last = self.touched.len().saturating_sub(1);

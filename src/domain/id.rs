@@ -1,6 +1,9 @@
 //! Ids: UUIDs that say what they name.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 use uuid::Uuid;
 
@@ -30,7 +33,7 @@ fn parse(text: &str) -> Result<Uuid, IdError> {
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub struct $name(Uuid);
 
         impl $name {
@@ -58,6 +61,14 @@ macro_rules! id {
             #[must_use]
             pub const fn bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
+            }
+        }
+
+        /// As one number: several times faster than byte by byte, and ids are looked up for every
+        /// command.
+        impl Hash for $name {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                state.write_u128(self.0.as_u128());
             }
         }
 

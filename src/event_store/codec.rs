@@ -121,6 +121,21 @@ impl Codec {
     /// # Errors
     /// [`Malformed`] when the bytes are not the one encoding of an entry.
     pub fn decode(&self, first_position: u64, bytes: &[u8]) -> Result<Entry, Malformed> {
+        let mut entry = Entry::default();
+        self.decode_into(first_position, bytes, &mut entry)?;
+        Ok(entry)
+    }
+
+    /// As [`Codec::decode`], into the memory of another entry.
+    ///
+    /// # Errors
+    /// [`Malformed`]; the entry is then without meaning.
+    pub fn decode_into(
+        &self,
+        first_position: u64,
+        bytes: &[u8],
+        entry: &mut Entry,
+    ) -> Result<(), Malformed> {
         let mut reader = Reader::new(bytes);
         let flags = reader.byte()?;
         if flags & !ALL_FLAGS != 0 {
@@ -131,27 +146,20 @@ impl Codec {
         if time_micros < 0 {
             return Err(Malformed("a time before 1970"));
         }
-        let request_id = has(REQUEST_ID).then(|| reader.id()).transpose()?.map(RequestId::new);
-        let expected_version = has(EXPECTED_VERSION).then(|| reader.number()).transpose()?;
-        let saga = has(SAGA)
+        entry.first_position = first_position;
+        entry.time_micros = time_micros;
+        entry.id_given = has(ID_GIVEN);
+        entry.request_id = has(REQUEST_ID).then(|| reader.id()).transpose()?.map(RequestId::new);
+        entry.expected_version = has(EXPECTED_VERSION).then(|| reader.number()).transpose()?;
+        entry.saga = has(SAGA)
             .then(|| self.read_saga(&mut reader, first_position, time_micros, has(ID_GIVEN)))
             .transpose()?;
         let reason_bytes_max = REASON_CHARS_MAX.saturating_mul(CHAR_BYTES_MAX);
         let reason = has(REASON).then(|| reader.text(reason_bytes_max)).transpose()?;
-        let accounts = read_accounts(&mut reader, first_position)?;
-        let events = read_events(&mut reader, &accounts)?;
-        reader.end()?;
-        Ok(Entry {
-            first_position,
-            time_micros,
-            request_id,
-            expected_version,
-            id_given: has(ID_GIVEN),
-            saga,
-            reason: reason.unwrap_or_default().into(),
-            accounts,
-            events,
-        })
+        entry.reason = reason.unwrap_or_default().into();
+        read_accounts(&mut reader, first_position, &mut entry.accounts)?;
+        read_events(&mut reader, &entry.accounts, &mut entry.events)?;
+        reader.end()
     }
 
     fn read_saga(
@@ -266,12 +274,13 @@ fn put_event(out: &mut Vec<u8>, entry: &Entry, event: &Event) {
 fn read_accounts(
     reader: &mut Reader<'_>,
     first_position: u64,
-) -> Result<Vec<EntryAccount>, Malformed> {
+    accounts: &mut Vec<EntryAccount>,
+) -> Result<(), Malformed> {
     let count = usize::from(reader.byte()?);
     if !(1..=ACCOUNTS_MAX).contains(&count) {
         return Err(Malformed("a wrong number of accounts"));
     }
-    let mut accounts: Vec<EntryAccount> = Vec::with_capacity(count);
+    accounts.clear();
     for _ in 0..count {
         let account = read_account(reader, first_position)?;
         if accounts.iter().any(|other| other.id == account.id) {
@@ -279,7 +288,7 @@ fn read_accounts(
         }
         accounts.push(account);
     }
-    Ok(accounts)
+    Ok(())
 }
 
 fn read_account(reader: &mut Reader<'_>, first_position: u64) -> Result<EntryAccount, Malformed> {
@@ -312,7 +321,8 @@ fn read_amount(reader: &mut Reader<'_>) -> Result<Amount, Malformed> {
 fn read_events(
     reader: &mut Reader<'_>,
     accounts: &[EntryAccount],
-) -> Result<Vec<Event>, Malformed> {
+    events: &mut Vec<Event>,
+) -> Result<(), Malformed> {
     let count = usize::from(reader.byte()?);
     if !(1..=EVENTS_MAX).contains(&count) {
         return Err(Malformed("a wrong number of events"));
@@ -321,7 +331,7 @@ fn read_events(
     for (balance, account) in balances.iter_mut().zip(accounts) {
         *balance = account.balance;
     }
-    let mut events = Vec::with_capacity(count);
+    events.clear();
     for _ in 0..count {
         let head = reader.byte()?;
         let slot = usize::from(head >> 4);
@@ -333,7 +343,7 @@ fn read_events(
         *balance = fact.balance_after().unwrap_or(*balance);
         events.push(Event { slot, fact });
     }
-    Ok(events)
+    Ok(())
 }
 
 fn read_fact(

@@ -6,7 +6,7 @@ use crate::domain::{
 
 /// What one accepted command recorded: its context, the accounts it touched, its events in order.
 /// It is one record of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// The position of its first event; the others follow without gaps.
     pub first_position: u64,

@@ -62,6 +62,14 @@ impl History {
     pub fn decode(&self, record: &Record<'_>) -> Result<Entry, HistoryError> {
         Ok(self.codec.decode(record.first_position, record.bytes)?)
     }
+
+    /// Decodes a record into the memory of another entry.
+    ///
+    /// # Errors
+    /// As [`History::decode`]; the entry is then without meaning.
+    pub fn decode_into(&self, record: &Record<'_>, entry: &mut Entry) -> Result<(), HistoryError> {
+        Ok(self.codec.decode_into(record.first_position, record.bytes, entry)?)
+    }
 }
 
 /// Reads entries one after another, and keeps the block that the last one came from, because the

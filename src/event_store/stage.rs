@@ -89,12 +89,14 @@ pub(super) struct Pending {
 pub(super) struct Stage {
     pub(super) group: Group,
     pub(super) pending: Vec<Pending>,
+    /// The memory of the last entry that nobody wanted to keep.
+    entry: Entry,
 }
 
 impl Stage {
     /// Nothing yet, after everything before `next_position`.
     pub(super) fn new(next_position: u64) -> Self {
-        Self { group: Group::new(next_position), pending: Vec::new() }
+        Self { group: Group::new(next_position), pending: Vec::new(), entry: Entry::default() }
     }
 
     /// Whether nobody waits for it.
@@ -126,13 +128,14 @@ impl Stage {
         detail: Detail,
         now_micros: i64,
     ) -> Option<Outcome> {
-        match state.decide(command, now_micros) {
-            Verdict::Accepted(entry) => {
+        let entry = &mut self.entry;
+        match state.decide(command, now_micros, entry) {
+            Verdict::Accepted => {
                 let event_count = u32::try_from(entry.events.len()).unwrap_or(u32::MAX);
-                self.group.push(event_count, |bytes| state.codec().encode(&entry, bytes));
+                self.group.push(event_count, |bytes| state.codec().encode(entry, bytes));
                 let plain = matches!(entry.saga_end(), None | Some(SagaEnd::Completed));
                 let told = detail == Detail::All || !plain;
-                told.then(|| Outcome::Recorded(Box::new(entry)))
+                told.then(|| Outcome::Recorded(Box::new(std::mem::take(entry))))
             }
             Verdict::Replayed { position } => Some(Outcome::Replayed { position }),
             Verdict::Refused(refusal) => Some(Outcome::Refused(refusal)),

@@ -16,8 +16,8 @@ use crate::domain::{
 /// What became of a command.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It was accepted; this is to be appended.
-    Accepted(Entry),
+    /// It was accepted; the entry is to be appended.
+    Accepted,
     /// It was accepted before, under the same request id; its first event is at `position`.
     Replayed {
         /// Where the earlier command was recorded.
@@ -98,8 +98,10 @@ impl State {
         self.newest_time_micros = self.newest_time_micros.max(now_micros);
     }
 
-    /// Decides a command that arrives at `now_micros`, and takes what it does into the state.
-    pub fn decide(&mut self, command: &Command, now_micros: i64) -> Verdict {
+    /// Decides a command that arrives at `now_micros`, and takes what it does into the state. If
+    /// it is accepted, `entry` is what it recorded; else `entry` is without meaning. The memory of
+    /// `entry` is used again, so that commands in plenty need none of their own.
+    pub fn decide(&mut self, command: &Command, now_micros: i64, entry: &mut Entry) -> Verdict {
         if let Some(request_id) = command.request_id
             && let Some(position) = self.window.find(request_id)
         {
@@ -112,7 +114,10 @@ impl State {
         let context = self.context(command, time_micros);
         let mut decision = std::mem::take(&mut self.decision);
         let verdict = match self.ledger.decide(command, &context, &mut decision) {
-            Ok(()) => Verdict::Accepted(self.record(command, time_micros, &mut decision)),
+            Ok(()) => {
+                self.record(command, time_micros, &mut decision, entry);
+                Verdict::Accepted
+            }
             Err(refusal) => Verdict::Refused(refusal),
         };
         self.decision = decision;
@@ -135,26 +140,29 @@ impl State {
     }
 
     /// Makes the entry of a decision, and takes both into the state.
-    fn record(&mut self, command: &Command, time_micros: i64, decision: &mut Decision) -> Entry {
-        let accounts = decision.touched().iter().map(|touched| EntryAccount {
+    fn record(
+        &mut self,
+        command: &Command,
+        time_micros: i64,
+        decision: &mut Decision,
+        entry: &mut Entry,
+    ) {
+        entry.first_position = self.next_position;
+        entry.time_micros = time_micros;
+        entry.request_id = command.request_id;
+        entry.expected_version = command.action.expected_version();
+        entry.id_given = id_given(command);
+        entry.saga = self.sagas.link(decision);
+        entry.reason = command.action.reason().into();
+        entry.accounts.clear();
+        entry.accounts.extend(decision.touched().iter().map(|touched| EntryAccount {
             id: touched.before.id(),
             version: touched.before.version(),
             balance: touched.before.balance(),
             link: self.chains.get(touched.index).unwrap_or(&Chain::default()).next_link(),
-        });
-        let entry = Entry {
-            first_position: self.next_position,
-            time_micros,
-            request_id: command.request_id,
-            expected_version: command.action.expected_version(),
-            id_given: id_given(command),
-            saga: self.sagas.link(decision),
-            reason: command.action.reason().into(),
-            accounts: accounts.collect(),
-            events: decision.events().to_vec(),
-        };
-        self.commit(&entry, decision);
-        entry
+        }));
+        decision.swap_events(&mut entry.events);
+        self.commit(entry, decision);
     }
 
     /// Folds an entry that was recorded earlier into the state.

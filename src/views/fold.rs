@@ -3,7 +3,7 @@
 use super::Books;
 use crate::{
     domain::Inconsistent,
-    event_store::{Codec, EventIds, Malformed, ReplayError, State},
+    event_store::{Codec, Entry, EventIds, Malformed, ReplayError, State},
     log::{Block, LogId},
 };
 
@@ -12,6 +12,8 @@ pub struct Fold {
     request_id_window: u64,
     /// There is none before the first block.
     folded: Option<(State, Books)>,
+    /// Its memory is used again from record to record.
+    entry: Entry,
 }
 
 /// Why a block cannot be folded.
@@ -32,7 +34,7 @@ impl Fold {
     /// Nothing yet. Request ids will be remembered for `request_id_window` positions.
     #[must_use]
     pub fn new(request_id_window: u64) -> Self {
-        Self { request_id_window, folded: None }
+        Self { request_id_window, folded: None, entry: Entry::default() }
     }
 
     /// Folds the block of the log that comes next.
@@ -43,9 +45,10 @@ impl Fold {
         let window = self.request_id_window;
         let (state, books) = self.folded.get_or_insert_with(|| nothing(*log_id, window));
         for record in block.records() {
-            let entry = state.codec().decode(record.first_position, record.bytes)?;
-            state.replay(&entry)?;
-            books.apply(&entry)?;
+            let entry = &mut self.entry;
+            state.codec().decode_into(record.first_position, record.bytes, entry)?;
+            state.replay(entry)?;
+            books.apply(entry)?;
         }
         Ok(())
     }

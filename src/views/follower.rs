@@ -13,7 +13,7 @@ use tracing::error;
 use super::Books;
 use crate::{
     domain::Inconsistent,
-    event_store::{Cursor, History, HistoryError},
+    event_store::{Cursor, Entry, History, HistoryError},
 };
 
 /// The books, shared.
@@ -76,14 +76,11 @@ impl Views {
     fn advance(&self, history: &History, cursor: &mut Cursor) -> Result<(), FollowError> {
         let next = self.position.borrow().saturating_add(1);
         let block = cursor.block(next)?;
-        let entries: Vec<_> = block
-            .records()
-            .skip_while(|record| record.first_position < next)
-            .map(|record| history.decode(&record))
-            .collect::<Result<_, _>>()?;
+        let mut entry = Entry::default();
         let mut books = self.books.write().unwrap_or_else(PoisonError::into_inner);
-        for entry in &entries {
-            books.apply(entry)?;
+        for record in block.records().skip_while(|record| record.first_position < next) {
+            history.decode_into(&record, &mut entry)?;
+            books.apply(&entry)?;
         }
         let position = books.position();
         drop(books);

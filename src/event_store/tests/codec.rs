@@ -31,8 +31,8 @@ fn one_of_each() -> Vec<Entry> {
     if let Action::WithdrawMoney { expected_version, .. } = &mut commands[3].action {
         *expected_version = Some(2);
     }
-    let entry = |command: &Command| match state.decide(command, TIME) {
-        Verdict::Accepted(entry) => entry,
+    let entry = |command: &Command| match decide(&mut state, command, TIME) {
+        Decided::Accepted(entry) => entry,
         verdict => panic!("{command:?}: {verdict:?}"),
     };
     commands.iter().map(entry).collect()
@@ -109,8 +109,8 @@ fn garbage_is_no_entry() {
 fn a_transfer_and_a_deposit_take_few_bytes() {
     let mut state = state();
     entries(&mut state, 3, 3_000);
-    let mut largest = |command: Command| match state.decide(&command, TIME + 9_999) {
-        Verdict::Accepted(entry) => encoded(&entry).len(),
+    let mut largest = |command: Command| match decide(&mut state, &command, TIME + 9_999) {
+        Decided::Accepted(entry) => encoded(&entry).len(),
         verdict => panic!("{verdict:?}"),
     };
     assert!(largest(open(50, 1_000_000)) < 100);

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::domain::{
-    AccountId, Action, Amount, Balance, Command, CurrencyCode, Owner, Parties, Reason, RequestId,
-    SagaId,
+    AccountId, Action, Amount, Balance, Command, CurrencyCode, Owner, Parties, Reason, Refusal,
+    RequestId, SagaId,
 };
 
 const LOG_ID: crate::log::LogId = [7; 16];
@@ -116,13 +116,30 @@ impl Dice {
     }
 }
 
+/// A verdict, with the entry if there is one.
+#[derive(Debug)]
+enum Decided {
+    Accepted(Entry),
+    Replayed { position: u64 },
+    Refused(Refusal),
+}
+
+fn decide(state: &mut State, command: &Command, now_micros: i64) -> Decided {
+    let mut entry = Entry::default();
+    match state.decide(command, now_micros, &mut entry) {
+        Verdict::Accepted => Decided::Accepted(entry),
+        Verdict::Replayed { position } => Decided::Replayed { position },
+        Verdict::Refused(refusal) => Decided::Refused(refusal),
+    }
+}
+
 /// The entries that so many random commands record.
 fn entries(state: &mut State, seed: u64, commands: usize) -> Vec<Entry> {
     let mut dice = Dice(seed);
     let mut entries = Vec::new();
     for step in 0..commands {
         let command = dice.command();
-        if let Verdict::Accepted(entry) = state.decide(&command, TIME + step as i64) {
+        if let Decided::Accepted(entry) = decide(state, &command, TIME + step as i64) {
             assert!(entry.answers(&command), "an entry answers the command that made it");
             entries.push(entry);
         }

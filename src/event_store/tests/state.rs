@@ -1,7 +1,6 @@
 //! The state: live and replayed it is the same, and what does not follow is refused.
 
 use super::*;
-use crate::domain::Refusal;
 
 #[test]
 fn replay_gives_the_state_that_deciding_left() {
@@ -22,8 +21,8 @@ fn replay_gives_the_state_that_deciding_left() {
         let mut dice = Dice(seed + 1_000);
         for _ in 0..500 {
             let command = dice.command();
-            let one = format!("{:?}", live.decide(&command, TIME + 5_000));
-            let other = format!("{:?}", replayed.decide(&command, TIME + 5_000));
+            let one = format!("{:?}", decide(&mut live, &command, TIME + 5_000));
+            let other = format!("{:?}", decide(&mut replayed, &command, TIME + 5_000));
             assert_eq!(one, other, "seed {seed}");
         }
     }
@@ -54,17 +53,20 @@ fn an_entry_that_does_not_follow_is_refused() {
 #[test]
 fn a_request_id_is_remembered_within_its_window_and_forgotten_after() {
     let mut state = state();
-    state.decide(&open(1, 0), TIME);
+    decide(&mut state, &open(1, 0), TIME);
     let mut repeated = deposit(1, 5);
     repeated.request_id = request(1);
-    assert!(matches!(state.decide(&repeated, TIME), Verdict::Accepted(_)));
+    assert!(matches!(decide(&mut state, &repeated, TIME), Decided::Accepted(_)));
     for _ in 0..1_023 {
-        assert!(matches!(state.decide(&repeated, TIME), Verdict::Replayed { position: 2 }));
-        assert!(matches!(state.decide(&deposit(1, 1), TIME), Verdict::Accepted(_)));
+        assert!(matches!(decide(&mut state, &repeated, TIME), Decided::Replayed { position: 2 }));
+        assert!(matches!(decide(&mut state, &deposit(1, 1), TIME), Decided::Accepted(_)));
     }
-    assert!(matches!(state.decide(&repeated, TIME), Verdict::Replayed { position: 2 }));
-    assert!(matches!(state.decide(&deposit(1, 1), TIME), Verdict::Accepted(_)));
-    assert!(matches!(state.decide(&repeated, TIME), Verdict::Accepted(_)), "1,024 positions ago");
+    assert!(matches!(decide(&mut state, &repeated, TIME), Decided::Replayed { position: 2 }));
+    assert!(matches!(decide(&mut state, &deposit(1, 1), TIME), Decided::Accepted(_)));
+    assert!(
+        matches!(decide(&mut state, &repeated, TIME), Decided::Accepted(_)),
+        "1,024 positions ago"
+    );
 }
 
 #[test]
@@ -72,53 +74,56 @@ fn a_refused_command_is_judged_anew_when_it_is_repeated() {
     let mut state = state();
     let mut command = deposit(1, 5);
     command.request_id = request(1);
-    let refused = state.decide(&command, TIME);
+    let refused = decide(&mut state, &command, TIME);
     let missing = Refusal::AccountNotFound { account_id: account(1) };
-    assert!(matches!(refused, Verdict::Refused(refusal) if refusal == missing));
-    state.decide(&open(1, 0), TIME);
-    assert!(matches!(state.decide(&command, TIME), Verdict::Accepted(_)));
+    assert!(matches!(refused, Decided::Refused(refusal) if refusal == missing));
+    decide(&mut state, &open(1, 0), TIME);
+    assert!(matches!(decide(&mut state, &command, TIME), Decided::Accepted(_)));
 }
 
 #[test]
 fn time_never_goes_back() {
     let mut state = state();
     let time = |verdict| match verdict {
-        Verdict::Accepted(entry) => entry.time_micros,
+        Decided::Accepted(entry) => entry.time_micros,
         verdict => panic!("{verdict:?}"),
     };
-    assert_eq!(time(state.decide(&open(1, 0), TIME)), TIME);
-    assert_eq!(time(state.decide(&deposit(1, 1), TIME - 1_000_000)), TIME);
-    assert_eq!(time(state.decide(&deposit(1, 1), TIME + 1)), TIME + 1);
+    assert_eq!(time(decide(&mut state, &open(1, 0), TIME)), TIME);
+    assert_eq!(time(decide(&mut state, &deposit(1, 1), TIME - 1_000_000)), TIME);
+    assert_eq!(time(decide(&mut state, &deposit(1, 1), TIME + 1)), TIME + 1);
 }
 
 #[test]
 fn saga_ids_of_the_server_are_never_given_twice() {
     let mut state = state();
-    state.decide(&open(1, 100), TIME);
-    state.decide(&open(2, 100), TIME);
+    decide(&mut state, &open(1, 100), TIME);
+    decide(&mut state, &open(2, 100), TIME);
     // A caller who guesses the id that the transfer after the next one would get, and takes it.
     let guessed = SagaId::new(EventIds::new(LOG_ID).at(8, TIME));
-    assert!(matches!(state.decide(&transfer(Some(guessed), 1, 2, 1), TIME), Verdict::Accepted(_)));
+    assert!(matches!(
+        decide(&mut state, &transfer(Some(guessed), 1, 2, 1), TIME),
+        Decided::Accepted(_)
+    ));
     assert_eq!(state.next_position(), 8);
-    let Verdict::Accepted(own) = state.decide(&transfer(None, 1, 2, 1), TIME) else {
+    let Decided::Accepted(own) = decide(&mut state, &transfer(None, 1, 2, 1), TIME) else {
         panic!("a transfer is accepted")
     };
     assert_ne!(own.saga.unwrap().id, guessed);
     // The id of an event that is there cannot be chosen.
     for taken in [guessed, own.saga.unwrap().id] {
-        let refused = state.decide(&transfer(Some(taken), 1, 2, 1), TIME);
-        assert!(matches!(refused, Verdict::Refused(Refusal::SagaExists { .. })), "{refused:?}");
+        let refused = decide(&mut state, &transfer(Some(taken), 1, 2, 1), TIME);
+        assert!(matches!(refused, Decided::Refused(Refusal::SagaExists { .. })), "{refused:?}");
     }
 }
 
 #[test]
 fn only_the_same_command_is_answered_by_an_entry() {
     let mut state = state();
-    state.decide(&open(1, 100), TIME);
-    state.decide(&open(2, 100), TIME);
+    decide(&mut state, &open(1, 100), TIME);
+    decide(&mut state, &open(2, 100), TIME);
     let saga_id = Some(SagaId::new(Uuid::from_u128(5)));
     let recorded = transfer(saga_id, 1, 2, 7);
-    let Verdict::Accepted(entry) = state.decide(&recorded, TIME) else {
+    let Decided::Accepted(entry) = decide(&mut state, &recorded, TIME) else {
         panic!("a transfer is accepted")
     };
     assert!(entry.answers(&recorded));
