@@ -171,6 +171,7 @@ impl From<io::Error> for Failure {
 impl From<CliError> for Failure {
     fn from(error: CliError) -> Self {
         let exit_code = match &error {
+            CliError::Usage(_) => EXIT_USAGE,
             CliError::Call(_) | CliError::Unsound(_) => EXIT_FAILURE,
             CliError::Damaged(_) => EXIT_DAMAGED,
             CliError::Open(open) => open_exit_code(open),

@@ -16,6 +16,9 @@ pub use verify::{VerifyArgs, verify};
 /// How a command went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Usage(&'static str),
     /// The server could not be reached or answered with an error.
     #[error("{0}")]
     Call(String),

@@ -1,16 +1,14 @@
 //! `daybook bench`: puts load on a server and measures it, as a client like any other.
 
-use std::{
-    io::{self, Write as _},
-    time::Duration,
-};
+use std::io::{self, Write as _};
 
 mod load;
 mod measure;
+mod plan;
 mod purse;
+mod stream;
 mod tail;
 
-use load::Load;
 use measure::Measure;
 use purse::Purse;
 
@@ -54,6 +52,11 @@ pub struct BenchArgs {
     #[arg(value_parser = clap::value_parser!(u64).range(1..=8_190))]
     batch: u64,
 
+    /// Send the commands through one stream a connection instead of calls; `in-flight` is then
+    /// how many messages to have under way. Not for reads
+    #[arg(long)]
+    stream: bool,
+
     /// For how many seconds to measure
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -90,9 +93,11 @@ pub async fn bench(args: BenchArgs) -> Result<(), CliError> {
     if args.workload == Workload::Tail {
         return tail::run(&args).await;
     }
+    if args.workload == Workload::Read && args.stream {
+        return Err(CliError::Usage("reads cannot be streamed"));
+    }
     let purse = Purse::open(&args).await?;
-    let warm_up = Duration::from_secs(args.warm_up);
-    let measure = Load::new(&args, &purse).run(warm_up, Duration::from_secs(args.seconds)).await?;
+    let measure = load::run(&args, &purse).await?;
     purse.check(&measure).await?;
     print(&args, &measure)?;
     Ok(())
@@ -103,8 +108,12 @@ fn print(args: &BenchArgs, measure: &Measure) -> io::Result<()> {
     writeln!(out, "workload     {:?}, {} accounts", args.workload, args.accounts)?;
     writeln!(
         out,
-        "load         {} calls of {} commands in flight on {} connections, {} s",
-        args.in_flight, args.batch, args.connections, args.seconds
+        "load         {} {} of {} commands in flight on {} connections, {} s",
+        args.in_flight,
+        if args.stream { "messages" } else { "calls" },
+        args.batch,
+        args.connections,
+        args.seconds
     )?;
     writeln!(out, "accepted     {} commands", measure.accepted)?;
     writeln!(out, "refused      {} commands, {} calls", measure.refused, measure.failed_calls)?;
