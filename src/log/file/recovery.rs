@@ -1,0 +1,157 @@
+//! Opening a log for writing: scan, repair what a crash may have left, go on.
+//!
+//! # What opening writes
+//! First of all, a group that an earlier start was writing again when it ended is put back, if
+//! that left it broken (`rewrite.rs`). Then the log is read. If there is damage, nothing is
+//! written. Else, in this order:
+//!
+//! 1. A torn tail is overwritten with zeros and synced, before the group in front of it is
+//!    touched: what is left of a torn group may look like proof that the one before was durable.
+//! 2. The newest group of the last segment is written again, as it was read: it may be in the page
+//!    cache only. Groups before it need no such thing, since it was begun after their syncs had
+//!    returned; nor does a seal with a segment after it.
+//! 3. That is synced, and so is the directory.
+//! 4. If the newest group has records, a witness for it is appended, and its copy is removed.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::log::{LogWriter, chain};
+
+use super::bytes::{narrow, wide};
+use super::catalog::{Catalog, open_file};
+use super::disk::{Disk, DiskFile, write_all_at};
+use super::frame::group_bytes_bound;
+use super::reader::Shared;
+use super::rewrite::{self, COPY_FILE, Unfinished};
+use super::scan::{End, Scanned, Tail, Visit, scan};
+use super::segment::{self, SegmentHeader, file_name};
+use super::spare::{self, Shelf, SpareMaker};
+use super::writer::{Current, Start, Writer, begin_segment};
+use super::{OpenError, Opened, Options, TornTail, io_error, lock_directory};
+
+/// How many zeros are written at once.
+const ZEROS_BYTES: usize = 64 * 1024;
+
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    options: &Options,
+    visit: Visit<'_>,
+) -> Result<Opened, OpenError> {
+    options.check()?;
+    let lock = lock_directory(&*disk)?;
+    let mut catalog = Catalog::read(&*disk)?;
+    if catalog.entries.is_empty() {
+        create_log(&*disk, options).map_err(|error| io_error("making a log", error))?;
+        catalog = Catalog::read(&*disk)?;
+    }
+    if let Some(unfinished) = unfinished(&*disk, &catalog)? {
+        unfinished.put_back().map_err(|error| io_error("putting a group back", error))?;
+    }
+    let mut scanned = scan(&*disk, &catalog, visit, &mut |_, _| {})?;
+    let index = std::mem::take(&mut scanned.index);
+    let reader =
+        Arc::new(Shared::new(Arc::clone(&disk), lock, scanned.log_id, scanned.head(), index));
+    let torn = match &scanned.tail {
+        Tail::Whole => None,
+        Tail::Torn(torn) => Some(torn.clone()),
+        Tail::Damaged(damage) => {
+            let damage = Some(damage.clone());
+            return Ok(Opened { writer: None, reader, damage, torn: None, preparer: None });
+        }
+    };
+    let file = repair(&*disk, &scanned, torn.as_ref())?;
+    let (writer, preparer) = start(disk, options, &reader, &scanned, file)?;
+    Ok(Opened { writer: Some(writer), reader, damage: None, torn, preparer: Some(preparer) })
+}
+
+/// What an earlier start has left unfinished.
+pub(super) fn unfinished(
+    disk: &dyn Disk,
+    catalog: &Catalog,
+) -> Result<Option<Unfinished>, OpenError> {
+    let Some(newest) = catalog.entries.last() else { return Ok(None) };
+    Unfinished::find(disk, &catalog.log_id(), newest).map_err(|error| io_error(COPY_FILE, error))
+}
+
+/// Makes the first segment.
+fn create_log(disk: &dyn Disk, options: &Options) -> io::Result<()> {
+    let length = options.first_segment_length();
+    // Nobody else needs the disk now, so one sync is enough.
+    let file = spare::make(disk, length, length)?;
+    let header = SegmentHeader {
+        log_id: options.new_log_id,
+        number: 1,
+        first_position: 1,
+        length,
+        created_micros: options.now_micros,
+        chain_before: chain::start(&options.new_log_id),
+    };
+    begin_segment(disk, &*file, &header)
+}
+
+/// Steps 1 to 3. Returns the last segment's file.
+fn repair(
+    disk: &dyn Disk,
+    scanned: &Scanned,
+    torn: Option<&TornTail>,
+) -> Result<Arc<dyn DiskFile>, OpenError> {
+    let name = file_name(scanned.end.segment);
+    let file = open_file(disk, &name)?;
+    let steps = || {
+        spare::remove_left_over(disk)?;
+        if let Some(torn) = torn {
+            let TornTail { file: name, offset, bytes, position } = torn;
+            tracing::warn!(file = name, offset, bytes, position, "cutting an incomplete group");
+            write_zeros(&*file, *offset, *bytes)?;
+            file.sync_data()?;
+        }
+        if let Some(newest) = scanned.end.newest {
+            rewrite::rewrite(disk, &*file, scanned.log_id, newest, scanned.end)?;
+        }
+        file.sync_data()?;
+        disk.sync_dir()
+    };
+    steps().map_err(|error| io_error(&name, error))?;
+    Ok(file)
+}
+
+/// Writes zeros over whole sectors, as many as have any of the bytes.
+fn write_zeros(file: &dyn DiskFile, offset: u64, bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; ZEROS_BYTES];
+    let end = super::bytes::align(offset.saturating_add(bytes), segment::SECTOR_BYTES);
+    let mut at = offset;
+    while at < end {
+        let count = end.saturating_sub(at).min(wide(ZEROS_BYTES));
+        write_all_at(file, zeros.get(..narrow(count)).unwrap_or_default(), at)?;
+        at = at.saturating_add(count);
+    }
+    Ok(())
+}
+
+/// Step 4, with the writer that goes on from there.
+fn start(
+    disk: Arc<dyn Disk>,
+    options: &Options,
+    reader: &Arc<Shared>,
+    scanned: &Scanned,
+    file: Arc<dyn DiskFile>,
+) -> Result<(Box<dyn LogWriter>, SpareMaker), OpenError> {
+    let End { segment: number, length, offset: end, newest } = scanned.end;
+    let newest = newest.map(|newest| newest.kind);
+    let start = Start {
+        current: Current { file, number, length, end, newest },
+        joint: scanned.joint,
+        sealed_bytes: scanned.sealed_bytes,
+        group_room: group_bytes_bound(wide(options.group_bytes_max)),
+        created_micros: options.now_micros,
+    };
+    let shelf = Arc::new(Shelf::default());
+    shelf.request();
+    let mut writer = Writer::new(Arc::clone(&disk), Arc::clone(reader), Arc::clone(&shelf), start);
+    let witnessed = writer.witness().map_err(io::Error::other);
+    witnessed.map_err(|error| io_error(&file_name(number), error))?;
+    // Before anything is appended: a copy that came back would be one of an older group.
+    rewrite::remove(&*disk).map_err(|error| io_error(COPY_FILE, error))?;
+    Ok((Box::new(writer), SpareMaker::new(disk, shelf, options.segment_length())))
+}

@@ -1,0 +1,149 @@
+//! The log: the durable sequence of records that everything else is folded from.
+//!
+//! It owns groups, records and positions, and knows nothing of what a record says: no account,
+//! no money, no event. One record holds the events of one command; one group holds the records
+//! that were committed together, and is all there or not there at all.
+//!
+//! Two engines implement the seam: [`memory`] (nothing survives the process) and [`file`]
+//! (durable, hash-chained segment files). One conformance suite holds both to it.
+
+use std::sync::Arc;
+
+mod block;
+mod chain;
+pub mod file;
+mod group;
+mod guard;
+pub mod memory;
+
+#[cfg(test)]
+mod conformance;
+
+pub use block::{Block, Record};
+pub use group::Group;
+
+/// The id of a log, chosen at random when it is created and written in all its files.
+pub type LogId = [u8; 16];
+
+/// A hash of the chain: it stands for all records before it.
+pub type ChainHash = [u8; 32];
+
+/// How large one record may be: an event with the longest texts is well below it, and a reader
+/// can bound its memory by it.
+pub const RECORD_BYTES_MAX: usize = 16 * 1024;
+
+/// How many bytes of records one group may hold, their lengths included. A batch of 8,190
+/// commands in a message of 4 MiB stays below it; a segment always has room for one such group.
+pub const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How far the log has come: everything up to here is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The newest durable position; 0 in an empty log.
+    pub position: u64,
+    /// The hash of the chain up to and including everything durable.
+    pub hash: ChainHash,
+    /// How many bytes the log takes on its medium, space that is only preallocated not counted.
+    pub bytes: u64,
+}
+
+/// Why a group was not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// A write or a sync failed. Whether the group will be there after a restart is unknown; the
+    /// writer must not be used again.
+    #[error("the log failed to write or to sync: {0}")]
+    Failed(#[source] std::io::Error),
+    /// The writer has failed before and appends nothing any more.
+    #[error("the log is latched after an earlier failure")]
+    Latched,
+    /// There is no room for the group; nothing was written, and the writer stays usable.
+    #[error("the log has no room for the group")]
+    Full,
+}
+
+/// Why records could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The bytes on the medium are not those that were written. They are never served.
+    #[error("{0}")]
+    Damaged(#[from] Damage),
+    /// The medium could not be read.
+    #[error("the log could not be read: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl ReadError {
+    /// The answer to a caller who asked for a position that is not in the log.
+    pub(crate) fn beyond(position: u64) -> Self {
+        let text = format!("position {position} is not between 1 and the head");
+        Self::Io(std::io::Error::new(std::io::ErrorKind::InvalidInput, text))
+    }
+}
+
+/// A place in the log whose bytes are not those that were written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("damage in {file} at byte {offset}, position {position}: {what}")]
+pub struct Damage {
+    /// The name of the file, without its directory.
+    pub file: String,
+    /// The offset in the file where the damaged frame or header begins.
+    pub offset: u64,
+    /// The first position that cannot be trusted.
+    pub position: u64,
+    /// What is wrong there.
+    pub what: String,
+}
+
+/// The one end of a log that appends. Its methods block.
+pub trait LogWriter: Send {
+    /// Appends a group as a whole, and advances the head that the readers see.
+    ///
+    /// When it returns `Ok`, all of the group is durable. When it returns an error, readers see
+    /// nothing of it; see [`AppendError`] for what may be on the medium.
+    ///
+    /// # Errors
+    /// [`AppendError::Failed`] once, then [`AppendError::Latched`] for ever; or
+    /// [`AppendError::Full`], after which another try may succeed.
+    fn append(&mut self, group: &Group) -> Result<Head, AppendError>;
+
+    /// Whether a group of [`GROUP_BYTES_MAX`] can be appended now. Asked before commands are
+    /// decided, so that a full medium refuses them and loses nothing.
+    fn has_room(&mut self) -> bool;
+
+    /// Notes on the medium that the newest group is durable, when that is not noted yet. To be
+    /// called when the writer has been idle for a moment. Durable when it returns.
+    ///
+    /// # Errors
+    /// As [`LogWriter::append`].
+    fn witness(&mut self) -> Result<(), AppendError>;
+
+    /// Marks the log as stopped cleanly. Durable when it returns; nothing is appended after it:
+    /// a try is [`AppendError::Latched`].
+    ///
+    /// # Errors
+    /// As [`LogWriter::append`].
+    fn close(&mut self) -> Result<(), AppendError>;
+}
+
+/// The end of a log that reads; many readers share it. It shows only what is durable.
+pub trait LogReader: Send + Sync {
+    /// The id of the log.
+    fn log_id(&self) -> LogId;
+
+    /// The name of the engine: `file` or `memory`.
+    fn engine(&self) -> &'static str;
+
+    /// How far the log has come.
+    fn head(&self) -> Head;
+
+    /// The block that holds `position`, which must lie between 1 and the head. May block on I/O.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the block is damaged or cannot be read. A position outside the log is
+    /// [`std::io::ErrorKind::InvalidInput`].
+    fn block(&self, position: u64) -> Result<Arc<Block>, ReadError>;
+
+    /// The same block, if it is at hand without I/O.
+    fn recent_block(&self, position: u64) -> Option<Arc<Block>>;
+}
