@@ -15,9 +15,8 @@
 //! | 16 | – its id |
 //! | number | – its version before the entry |
 //! | number | – its balance before the entry |
-//! | number | – the ordinal of the entry among the account's, 1 or more |
-//! | number | – how many positions back the entry before it is (absent at ordinal 1) |
-//! | number | – how many positions back the skip link leads (absent where the ordinal has none) |
+//! | number | – unless its version is 0: how many positions back its entry before this one is, doubled; one more if there is a skip link |
+//! | number | – how many positions back the skip link leads, if there is one |
 //! | 1 | how many events, 1 to 5; each is: |
 //! | 1 | – its kind (low four bits) and the slot of its account (high four bits) |
 //! | … | – what its kind adds, below |
@@ -33,7 +32,6 @@
 
 use super::{
     EventIds,
-    chain::has_skip,
     entry::{ACCOUNTS_MAX, AccountLink, EVENTS_MAX, Entry, EntryAccount, SagaLink},
     varint::{Reader, put_number},
 };
@@ -221,11 +219,11 @@ fn put_account(out: &mut Vec<u8>, position: u64, account: &EntryAccount) {
     out.extend_from_slice(account.id.bytes());
     put_number(out, account.version);
     put_money(out, account.balance.minor());
-    put_number(out, link.ordinal);
-    if link.ordinal > 1 {
-        put_number(out, back(position, link.previous));
+    if account.version > 0 {
+        let has_skip = u64::from(link.skip != 0);
+        put_number(out, back(position, link.previous).saturating_mul(2) | has_skip);
     }
-    if has_skip(link.ordinal) {
+    if link.skip != 0 {
         put_number(out, back(position, link.skip));
     }
 }
@@ -295,17 +293,23 @@ fn read_account(reader: &mut Reader<'_>, first_position: u64) -> Result<EntryAcc
     let id = AccountId::new(reader.id()?);
     let version = reader.number()?;
     let balance = read_balance(reader)?;
-    let ordinal = reader.number()?;
-    if ordinal == 0 || (ordinal == 1) != (version == 0) {
-        return Err(Malformed("a wrong ordinal"));
+    let mut link = AccountLink::default();
+    if version > 0 {
+        let doubled = reader.number()?;
+        link.previous = link_back(first_position, doubled / 2)?;
+        if doubled % 2 == 1 {
+            link.skip = link_back(first_position, reader.number()?)?;
+        }
     }
-    let mut link = || match forth(first_position, reader.number()?)? {
+    Ok(EntryAccount { id, version, balance, link })
+}
+
+/// The position that a link of an account leads to, which must be one.
+fn link_back(first_position: u64, distance: u64) -> Result<u64, Malformed> {
+    match forth(first_position, distance)? {
         0 => Err(Malformed("a link that leads nowhere")),
         earlier => Ok(earlier),
-    };
-    let previous = if ordinal > 1 { link()? } else { 0 };
-    let skip = if has_skip(ordinal) { link()? } else { 0 };
-    Ok(EntryAccount { id, version, balance, link: AccountLink { ordinal, previous, skip } })
+    }
 }
 
 fn read_balance(reader: &mut Reader<'_>) -> Result<Balance, Malformed> {

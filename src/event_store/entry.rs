@@ -46,9 +46,7 @@ pub struct EntryAccount {
 /// own index. See [`super::chain`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AccountLink {
-    /// The number of this entry among the account's entries: 1, 2, 3 and so on.
-    pub ordinal: u64,
-    /// The first position of the entry numbered `ordinal - 1`; 0 when there is none.
+    /// The first position of the account's entry before this one; 0 when there is none.
     pub previous: u64,
     /// The first position of an entry much further back; 0 when this entry has no such link.
     pub skip: u64,

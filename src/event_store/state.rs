@@ -4,13 +4,13 @@
 
 use super::{
     Codec,
-    chain::Chain,
+    chain::{Chain, Versions},
     codec::Malformed,
-    entry::{Entry, EntryAccount, SagaEnd, SagaLink, saga_end},
+    entry::{AccountLink, Entry, EntryAccount, SagaEnd, SagaLink, saga_end},
     window::Window,
 };
 use crate::domain::{
-    Account, Action, Command, Context, Decision, Inconsistent, Ledger, Refusal, SagaId,
+    Account, Action, Command, Context, Decision, Inconsistent, Ledger, Refusal, SagaId, Touched,
 };
 
 /// What became of a command.
@@ -159,7 +159,7 @@ impl State {
             id: touched.before.id(),
             version: touched.before.version(),
             balance: touched.before.balance(),
-            link: self.chains.get(touched.index).unwrap_or(&Chain::default()).next_link(),
+            link: self.link(touched),
         }));
         decision.swap_events(&mut entry.events);
         self.commit(entry, decision);
@@ -185,6 +185,10 @@ impl State {
         for event in &entry.events {
             decision.replay(event.slot, event.fact.clone())?;
         }
+        let links = decision.touched().iter().map(|touched| self.link(touched));
+        if !links.eq(entry.accounts.iter().map(|account| account.link)) {
+            return Err(ReplayError::Misplaced("its links"));
+        }
         if self.sagas.link(&decision) != entry.saga {
             return Err(ReplayError::Misplaced("its saga"));
         }
@@ -202,11 +206,13 @@ impl State {
         if (before.version(), before.balance()) != (account.version, account.balance) {
             return Err(ReplayError::Misplaced("its account"));
         }
-        let link = self.chains.get(index).unwrap_or(&Chain::default()).next_link();
-        if link != account.link {
-            return Err(ReplayError::Misplaced("its links"));
-        }
         Ok((index, before))
+    }
+
+    /// The way back from the entry of a decision that touches an account.
+    fn link(&self, touched: &Touched) -> AccountLink {
+        let chain = self.chains.get(touched.index);
+        chain.unwrap_or(&Chain::default()).next_link(versions(touched))
     }
 
     /// Takes a decision and its entry into the state.
@@ -217,7 +223,7 @@ impl State {
                 self.chains.push(Chain::default());
             }
             if let Some(chain) = self.chains.get_mut(touched.index) {
-                chain.advance(position);
+                chain.advance(position, versions(touched));
             }
         }
         self.sagas.advance(entry);
@@ -229,6 +235,10 @@ impl State {
         }
         self.window.advance(entry.last_position());
     }
+}
+
+fn versions(touched: &Touched) -> Versions {
+    Versions { before: touched.before.version(), after: touched.after.version() }
 }
 
 fn named_saga(command: &Command) -> Option<SagaId> {

@@ -19,9 +19,17 @@ use crate::{
 /// How many commands a batch may have: as many as a batch of TigerBeetle's, so that figures can
 /// be compared, and few enough that one fits in a message and in a group.
 pub(super) const BATCH_COMMANDS_MAX: usize = 8_190;
-/// Once the failures of an answer take so many bytes, those that follow come without details:
-/// the answer must stay below what clients take, 4 MiB by default.
-const FAILURE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// How many bytes the result of one command takes at most, its texts not counted.
+const RESULT_BYTES: usize = 256;
+/// How many bytes the results of a batch may take at most, texts included. A batch that might
+/// need more is not carried out: nobody must learn of it by an answer that cannot be sent. With
+/// the failures it stays below what clients take, 4 MiB by default.
+const RESULTS_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Once the failures of an answer take so many bytes, those that follow are short: then one takes
+/// less than the result that is there in its place.
+const FULL_FAILURES_BYTES_MAX: usize = 512 * 1024;
+/// How many characters the message of a short failure has.
+const SHORT_MESSAGE_CHARS: usize = 100;
 
 /// A batch that keeps the limits, its commands parsed.
 pub(super) struct Batch {
@@ -47,7 +55,7 @@ impl Batch {
     /// Parses each command by itself.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT when there are none, or too many.
+    /// INVALID_ARGUMENT when there are none, or too many, or their results might be too large.
     pub(super) fn parse(
         commands: Vec<proto::BatchCommand>,
         return_results: bool,
@@ -57,6 +65,9 @@ impl Batch {
             let limit = format!("must have 1 to {BATCH_COMMANDS_MAX} items");
             let _noted: Option<()> = wrong.check("commands", Err(limit));
             return Err(wrong.status());
+        }
+        if return_results {
+            expect_small_results(&commands)?;
         }
         let mut batch = Self {
             commands: Vec::with_capacity(commands.len()),
@@ -156,21 +167,46 @@ async fn replayed(reads: &Reads, command: &Command, position: u64) -> Result<Don
     }
 }
 
+/// That the results of these commands can be sent, whatever they come to.
+fn expect_small_results(commands: &[proto::BatchCommand]) -> Result<(), Status> {
+    let bytes = commands.iter().map(|command| text_bytes(command).saturating_add(RESULT_BYTES));
+    if bytes.fold(0, usize::saturating_add) <= RESULTS_BYTES_MAX {
+        return Ok(());
+    }
+    let mut wrong = Violations::default();
+    let limit = "must be false for so many commands: their results might exceed 3 MiB";
+    let _noted: Option<()> = wrong.check("return_results", Err(limit));
+    Err(wrong.status())
+}
+
+/// How many bytes of free text the result of a command repeats.
+fn text_bytes(command: &proto::BatchCommand) -> usize {
+    use proto::batch_command::Command as Kind;
+    match &command.command {
+        Some(Kind::OpenAccount(request)) => request.owner.len(),
+        Some(Kind::DepositMoney(request)) => request.reason.len(),
+        Some(Kind::WithdrawMoney(request)) => request.reason.len(),
+        Some(Kind::TransferMoney(request)) => request.reason.len(),
+        Some(Kind::CloseAccount(_)) | None => 0,
+    }
+}
+
 fn render_failures(failures: Vec<(i32, Status)>) -> Vec<proto::BatchFailure> {
     let mut bytes: usize = 0;
     let rendered = failures.into_iter().map(|(index, status)| {
         let full = tonic_types::Status::decode(status.details()).ok();
         let full = full.filter(|full| {
             bytes = bytes.saturating_add(full.encoded_len());
-            bytes <= FAILURE_BYTES_MAX
+            bytes <= FULL_FAILURES_BYTES_MAX
         });
-        let status = full.unwrap_or_else(|| bare(status.code(), status.message()));
+        let status = full.unwrap_or_else(|| short(status.code(), status.message()));
         proto::BatchFailure { index, status: Some(status) }
     });
     rendered.collect()
 }
 
-/// A status without details.
-fn bare(code: Code, message: &str) -> tonic_types::Status {
-    tonic_types::Status { code: code.into(), message: message.to_owned(), details: Vec::new() }
+/// A status without details, its message cut.
+fn short(code: Code, message: &str) -> tonic_types::Status {
+    let message = message.chars().take(SHORT_MESSAGE_CHARS).collect();
+    tonic_types::Status { code: code.into(), message, details: Vec::new() }
 }

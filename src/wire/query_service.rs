@@ -170,8 +170,9 @@ impl QueryService for Queries {
         let account_id = wrong.account_id("account_id", &request.account_id);
         let after = wrong.count("after_version", Some(request.after_version));
         let limit = wrong.page_size(request.page_size);
+        let account_key = request.account_id.to_ascii_lowercase();
         let filters: &[&[u8]] = &[
-            request.account_id.as_bytes(),
+            account_key.as_bytes(),
             &request.after_version.to_le_bytes(),
             &[u8::from(request.newest_first)],
         ];
@@ -214,7 +215,9 @@ impl QueryService for Queries {
         let account_id = wrong.optional("account_id", &request.account_id, AccountId::parse);
         let limit = wrong.page_size(request.page_size);
         let min_position = wrong.count("min_position", request.min_position);
-        let list = List { method: "ListTransactions", filters: &[request.account_id.as_bytes()] };
+        let account_key = request.account_id.to_ascii_lowercase();
+        let filters: &[&[u8]] = &[account_key.as_bytes()];
+        let list = List { method: "ListTransactions", filters };
         let token = wrong.check("page_token", reads.tokens.read(&list, &request.page_token));
         let parts = (|| Some((account_id?, limit?, min_position?, token?)))();
         let (account_id, limit, min_position, token) = wrong.finish(parts)?;
@@ -275,7 +278,8 @@ impl QueryService for Queries {
     ) -> Result<Response<proto::ListSagasResponse>, Status> {
         let reads = self.reads.get()?;
         let (metadata, _, request) = request.into_parts();
-        let filters: &[&[u8]] = &[request.account_id.as_bytes(), &request.state.to_le_bytes()];
+        let account_key = request.account_id.to_ascii_lowercase();
+        let filters: &[&[u8]] = &[account_key.as_bytes(), &request.state.to_le_bytes()];
         let list = List { method: "ListSagas", filters };
         let mut wrong = Violations::default();
         let limit = wrong.page_size(request.page_size);

@@ -163,7 +163,8 @@ impl Tail {
         let untold = self.position > self.told;
         let rest = PROGRESS_INTERVAL.saturating_sub(self.told_at.elapsed());
         tokio::select! {
-            _ = self.durable.changed() => {}
+            // Of a damaged log nobody writes any more, and nothing will come.
+            Ok(()) = self.durable.changed() => {}
             _ = self.stopping.wait_for(|stopping| *stopping) => {}
             () = sleep(rest), if untold => {}
         }
