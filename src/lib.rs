@@ -7,7 +7,8 @@
 //! | [`log`] | groups of records, positions, files, damage | what a record says |
 //! | [`event_store`] | the one writer, entries and their bytes, request ids, history | gRPC |
 //! | [`views`] | what everything is now, and the way to what it was | gRPC |
-//! | [`wire`] | the protocol, parsing, rendering, statuses | how anything is decided |
+//! | [`proto`] | the protocol, generated | anything else |
+//! | [`wire`] | parsing, rendering, statuses | how anything is decided |
 //! | [`ops`] | configuration, telemetry, the clock | the bank |
 //! | [`server`] | joins all rooms to a running service | – |
 //! | [`cli`] | what a person at a terminal sees beside serving | – |
@@ -49,6 +50,8 @@
     allow(
         clippy::arithmetic_side_effects,
         clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
         clippy::wildcard_enum_match_arm,
         reason = "a unit test that goes wrong here fails, which is its purpose"
     )
@@ -59,6 +62,15 @@ pub mod domain;
 pub mod event_store;
 pub mod log;
 pub mod ops;
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    reason = "generated from the protos, which have the comments"
+)]
+pub mod proto;
 pub mod server;
 pub mod views;
 pub mod wire;

@@ -4,7 +4,7 @@
 use prost_types::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::wire::proto::{Event, event::Payload};
+use crate::proto::{Event, event::Payload};
 
 /// An event as one JSON object.
 pub(super) fn event(event: &Event) -> Value {

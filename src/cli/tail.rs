@@ -9,7 +9,7 @@ use super::{
     connect::{ConnectArgs, MESSAGE_BYTES_MAX},
     json,
 };
-use crate::wire::proto::{
+use crate::proto::{
     EventType, TailEventsRequest, TailEventsResponse, query_service_client::QueryServiceClient,
 };
 

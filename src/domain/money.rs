@@ -151,7 +151,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn adding_then_taking_gives_back(balance in 0..=AMOUNT_MAX_MINOR, amount in 1..=AMOUNT_MAX_MINOR) {
+        fn adding_then_taking_gives_back(
+            balance in 0..=AMOUNT_MAX_MINOR,
+            amount in 1..=AMOUNT_MAX_MINOR,
+        ) {
             let before = Balance::new(balance).unwrap();
             let amount = Amount::new(amount).unwrap();
             match before.plus(amount) {

@@ -46,7 +46,7 @@ pub enum Refusal {
         account_id: AccountId,
     },
     /// Only an empty account can be closed.
-    #[error("account {account_id} cannot be closed: its balance is {} minor units", balance.minor())]
+    #[error("account {account_id} cannot be closed: it holds {} minor units", balance.minor())]
     BalanceNotZero {
         /// The account.
         account_id: AccountId,

@@ -3,23 +3,24 @@
 //! One entry is one record of the log. Its layout, format version 1 (numbers without a width are
 //! LEB128: seven bits a byte, lowest first, in the fewest bytes):
 //!
-//! | bytes | what |
-//! | --- | --- |
-//! | 1 | flags: 1 request id, 2 expected version, 4 saga, 8 id given by the caller, 16 reason; the other bits are 0 |
-//! | 8 | time in microseconds since 1970 UTC, little-endian, not negative |
-//! | 16 | the request id, if flagged |
-//! | number | the expected version, if flagged |
-//! | number, 16 | the saga, if flagged: how many positions back the newest saga is that ended alike (0: none); then its id if the caller gave it, else it is the id of the entry's first event |
-//! | number, bytes | the reason, if flagged: how many bytes, 1 or more, and the UTF-8 |
-//! | 1 | how many accounts, 1 or 2; each is: |
-//! | 16 | – its id |
-//! | number | – its version before the entry |
-//! | number | – its balance before the entry |
-//! | number | – unless its version is 0: how many positions back its entry before this one is, doubled; one more if there is a skip link |
-//! | number | – how many positions back the skip link leads, if there is one |
-//! | 1 | how many events, 1 to 5; each is: |
-//! | 1 | – its kind (low four bits) and the slot of its account (high four bits) |
-//! | … | – what its kind adds, below |
+//! - 1 byte: flags. 1 request id, 2 expected version, 4 saga, 8 id given by the caller, 16 reason;
+//!   the other bits are 0.
+//! - 8 bytes: time in microseconds since 1970 UTC, little-endian, not negative.
+//! - 16 bytes: the request id, if flagged.
+//! - number: the expected version, if flagged.
+//! - number: if the saga is flagged, how many positions back the newest saga is that ended alike
+//!   (0: none); then 16 bytes, its id, if the caller gave it: else it is that of the first event.
+//! - number, bytes: the reason, if flagged: how many bytes, 1 or more, and the UTF-8.
+//! - 1 byte: how many accounts, 1 or 2. Each is
+//!   - 16 bytes: its id;
+//!   - number: its version before the entry;
+//!   - number: its balance before the entry;
+//!   - number: unless its version is 0, how many positions back its entry before this one is,
+//!     doubled; one more if there is a skip link;
+//!   - number: how many positions back the skip link leads, if there is one.
+//! - 1 byte: how many events, 1 to 5. Each is
+//!   - 1 byte: its kind (low four bits) and the slot of its account (high four bits);
+//!   - what its kind adds.
 //!
 //! Kinds: 1 opened (number and bytes of the owner; number, the packed currency; number, the
 //! balance); 2 deposited (number, the amount); 3 given back (the same); 4 withdrawn (the same);

@@ -10,13 +10,11 @@ use crate::{
     event_store::StoreStatus,
     log::file::OpenError,
     ops::{Clock, SystemClock, config::Config},
-    wire::{
-        Commands, Desk, Queries,
-        proto::{
-            FILE_DESCRIPTOR_SET, command_service_server::CommandServiceServer,
-            query_service_server::QueryServiceServer,
-        },
+    proto::{
+        FILE_DESCRIPTOR_SET, command_service_server::CommandServiceServer,
+        query_service_server::QueryServiceServer,
     },
+    wire::{Commands, Desk, Queries},
 };
 
 mod health;

@@ -5,7 +5,6 @@ use tonic::{Code, Status};
 
 use super::{
     parse::{self, Violations},
-    proto,
     reads::Reads,
     render::{self, Done},
     status,
@@ -13,6 +12,7 @@ use super::{
 use crate::{
     domain::Command,
     event_store::{Answer, Detail, Failure, HistoryError, Outcome},
+    proto,
     views::SagaView,
 };
 

@@ -11,7 +11,6 @@ use super::{
     batch::{Batch, BatchAnswer, judge},
     late::Late,
     parse,
-    proto::{self, command_service_server::CommandService},
     reads::Reads,
     render::Done,
     status,
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     domain::Command,
     event_store::{Answer, Detail, EventIds, EventStore, Failure},
+    proto::{self, command_service_server::CommandService},
 };
 
 /// How many batches of one stream may be on their way at once; the stream's sender is held back

@@ -1,6 +1,6 @@
 //! The wire: presents the ledger over gRPC.
 //!
-//! It owns the generated protocol, how requests become commands and questions, and how outcomes
+//! It owns how requests become commands and questions, and how outcomes
 //! and failures become messages and statuses. It must not decide anything about money, and no
 //! text, path or number of our insides may leave through it.
 
@@ -9,15 +9,6 @@ mod command_service;
 mod late;
 mod page_token;
 mod parse;
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    clippy::pedantic,
-    clippy::restriction,
-    reason = "generated from the protos, which have the comments"
-)]
-pub mod proto;
 mod query_service;
 mod reads;
 mod render;

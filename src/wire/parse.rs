@@ -7,11 +7,12 @@ use tonic::Status;
 use tonic_types::FieldViolation;
 use uuid::Uuid;
 
-use super::{proto, status};
+use super::status;
 use crate::domain::{
     AMOUNT_MAX_MINOR, AccountId, Action, Amount, Balance, Command, CurrencyCode, Owner, Parties,
     Reason, RequestId, SagaId,
 };
+use crate::proto;
 
 /// How many items a page has when the caller does not say.
 const PAGE_SIZE_DEFAULT: usize = 50;

@@ -10,7 +10,6 @@ use super::{
     late::Late,
     page_token::List,
     parse::Violations,
-    proto::{self, get_account_request::AsOf as RequestedAsOf, query_service_server::QueryService},
     reads::Reads,
     render::{self, number},
     status,
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     domain::{AccountId, AccountState, SagaId},
     ops::Clock,
+    proto::{self, get_account_request::AsOf as RequestedAsOf, query_service_server::QueryService},
     views::{
         AccountFilter, AccountView, AsOf, Direction, SagaFilter, SagaState, account_as_of,
         find_saga, list_account_transactions, list_events, list_sagas, list_transactions,

@@ -3,10 +3,11 @@
 use prost_types::Timestamp;
 use uuid::Uuid;
 
-use super::{proto, status::transfer_reason};
+use super::status::transfer_reason;
 use crate::{
     domain::{AccountState, Balance, EventKind, Fact},
     event_store::{Entry, EventIds, Numbered},
+    proto,
     views::{AccountView, Recorded, SagaState, SagaView, StepState, Transaction, TransactionKind},
 };
 

@@ -15,11 +15,12 @@ use tokio::{
 };
 use tonic::Status;
 
-use super::{parse::Violations, proto, reads::Reads, render, status};
+use super::{parse::Violations, reads::Reads, render, status};
 use crate::{
     domain::AccountId,
     event_store::{Entry, History, HistoryError},
     log::Block,
+    proto,
 };
 
 /// How many events one message holds before it is sent: enough to be cheap, few enough that a

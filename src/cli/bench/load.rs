@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cli::CliError,
-    wire::proto::{
+    proto::{
         ExecuteBatchRequest, GetAccountRequest, command_service_client::CommandServiceClient,
         query_service_client::QueryServiceClient,
     },

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Workload;
-use crate::wire::proto::{
+use crate::proto::{
     BatchCommand, DepositMoneyRequest, TransferMoneyRequest, batch_command::Command,
 };
 

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{BenchArgs, Workload, measure::Measure};
 use crate::{
     cli::{CliError, connect::MESSAGE_BYTES_MAX},
-    wire::proto::{
+    proto::{
         BatchCommand, ExecuteBatchRequest, ListAccountsRequest, OpenAccountRequest,
         batch_command::Command, command_service_client::CommandServiceClient,
         query_service_client::QueryServiceClient,

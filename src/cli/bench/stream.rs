@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cli::CliError,
-    wire::proto::{
+    proto::{
         ExecuteStreamRequest, ExecuteStreamResponse, command_service_client::CommandServiceClient,
     },
 };

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::BenchArgs;
 use crate::{
     cli::{CliError, connect::MESSAGE_BYTES_MAX},
-    wire::proto::{GetStatsRequest, TailEventsRequest, query_service_client::QueryServiceClient},
+    proto::{GetStatsRequest, TailEventsRequest, query_service_client::QueryServiceClient},
 };
 
 /// Tails from the beginning to where the head was when it began.

@@ -28,6 +28,7 @@ fn account(number: u128) -> AccountId {
     AccountId::new(Uuid::from_u128(number + 1))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as a command has it")]
 fn request(number: u128) -> Option<RequestId> {
     Some(RequestId::new(Uuid::from_u128(number + (1 << 100))))
 }
