@@ -17,14 +17,41 @@ pub enum AccountState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     id: AccountId,
-    currency: CurrencyCode,
     balance: Balance,
     version: u64,
-    state: AccountState,
+    kind: Kind,
     /// The transfers from here that have begun and not ended. Boxed, because in one log a
     /// transfer begins and ends at once: nearly every account has none.
     #[expect(clippy::box_collection, reason = "a word instead of three in each account")]
     pending: Option<Box<BTreeSet<SagaId>>>,
+}
+
+/// Currency and state in one word, because there may be millions of accounts: the currency as
+/// [`CurrencyCode::packed`], which leaves the highest bit free, and that bit set when closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Kind(u64);
+
+impl Kind {
+    const CLOSED: u64 = 1 << 63;
+
+    const fn new(currency: CurrencyCode) -> Self {
+        Self(currency.packed())
+    }
+
+    const fn closed(self) -> Self {
+        Self(self.0 | Self::CLOSED)
+    }
+
+    fn state(self) -> AccountState {
+        if self.0 & Self::CLOSED == 0 { AccountState::Active } else { AccountState::Closed }
+    }
+
+    fn currency(self) -> CurrencyCode {
+        match CurrencyCode::from_packed(self.0 & !Self::CLOSED) {
+            Some(currency) => currency,
+            None => unreachable!("it was packed from a currency"),
+        }
+    }
 }
 
 /// A fact that cannot follow on an account's state. Live it is a defect; on replay, damage.
@@ -38,10 +65,9 @@ impl Account {
     pub fn unopened(id: AccountId) -> Self {
         Self {
             id,
-            currency: CurrencyCode::USD,
             balance: Balance::ZERO,
             version: 0,
-            state: AccountState::Active,
+            kind: Kind::new(CurrencyCode::USD),
             pending: None,
         }
     }
@@ -49,7 +75,7 @@ impl Account {
     /// An open account as it was before some event, none of its transfers pending.
     #[must_use]
     pub fn resumed(id: AccountId, currency: CurrencyCode, balance: Balance, version: u64) -> Self {
-        Self { currency, balance, version, ..Self::unopened(id) }
+        Self { kind: Kind::new(currency), balance, version, ..Self::unopened(id) }
     }
 
     /// Its id.
@@ -61,7 +87,7 @@ impl Account {
     /// Its currency; without meaning before it is opened.
     #[must_use]
     pub fn currency(&self) -> CurrencyCode {
-        self.currency
+        self.kind.currency()
     }
 
     /// What it holds.
@@ -79,7 +105,7 @@ impl Account {
     /// Whether it takes commands.
     #[must_use]
     pub fn state(&self) -> AccountState {
-        self.state
+        self.kind.state()
     }
 
     /// The transfers from it that have begun and not ended, in ascending order.
@@ -101,7 +127,7 @@ impl Account {
 
     /// That it is open.
     pub(super) fn expect_active(&self) -> Result<(), Refusal> {
-        match self.state {
+        match self.state() {
             AccountState::Active => Ok(()),
             AccountState::Closed => Err(Refusal::AccountClosed { account_id: self.id }),
         }
@@ -141,12 +167,12 @@ impl Account {
     /// [`Inconsistent`] when the fact cannot follow on the state, which is then unchanged.
     pub fn evolve(&mut self, fact: &Fact, saga_id: Option<SagaId>) -> Result<(), Inconsistent> {
         let opening = matches!(fact, Fact::AccountOpened { .. });
-        if opening != (self.version == 0) || self.state == AccountState::Closed {
+        if opening != (self.version == 0) || self.state() == AccountState::Closed {
             return Err(Inconsistent);
         }
         match fact {
             Fact::AccountOpened { owner: _, currency, initial_balance } => {
-                self.currency = *currency;
+                self.kind = Kind::new(*currency);
                 self.balance = *initial_balance;
             }
             Fact::MoneyDeposited { amount, balance, compensation: _ } => {
@@ -167,7 +193,7 @@ impl Account {
                 if self.balance != Balance::ZERO || self.pending.is_some() {
                     return Err(Inconsistent);
                 }
-                self.state = AccountState::Closed;
+                self.kind = self.kind.closed();
             }
         }
         self.version = self.version.checked_add(1).ok_or(Inconsistent)?;

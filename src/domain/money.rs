@@ -62,6 +62,9 @@ const CURRENCY_LETTERS: std::ops::RangeInclusive<usize> = 3..=10;
 /// How many bits hold one letter of a packed currency code.
 const LETTER_BITS: u32 = 5;
 
+/// The bits of the last letter.
+const LETTER_MASK: u64 = (1 << LETTER_BITS) - 1;
+
 /// A currency: 3 to 10 upper-case letters, packed into one word (5 bits a letter, first letter
 /// highest), because every account carries one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,7 +81,7 @@ impl CurrencyCode {
             return None;
         }
         let pack = |packed: u64, letter: u8| match letter {
-            b'A'..=b'Z' => Some((packed << LETTER_BITS) | u64::from(letter & 0x1f)),
+            b'A'..=b'Z' => Some((packed << LETTER_BITS) | (u64::from(letter) & LETTER_MASK)),
             _ => None,
         };
         text.bytes().try_fold(0, pack).map(Self)
@@ -93,14 +96,24 @@ impl CurrencyCode {
     /// Takes a stored word; `None` when [`CurrencyCode::packed`] never gives it.
     #[must_use]
     pub fn from_packed(packed: u64) -> Option<Self> {
-        Self::parse(&Self(packed).to_string()).filter(|code| code.0 == packed)
+        let mut rest = packed;
+        let mut letters = 0_usize;
+        while rest != 0 {
+            if !(1..=26).contains(&(rest & LETTER_MASK)) {
+                return None;
+            }
+            rest >>= LETTER_BITS;
+            letters = letters.saturating_add(1);
+        }
+        CURRENCY_LETTERS.contains(&letters).then_some(Self(packed))
     }
 }
 
 impl fmt::Display for CurrencyCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shifts = (0..u64::BITS / LETTER_BITS).rev().map(|place| place.saturating_mul(5));
-        for letter in shifts.map(|shift| (self.0 >> shift) & 0x1f).skip_while(|letter| *letter == 0)
+        for letter in
+            shifts.map(|shift| (self.0 >> shift) & LETTER_MASK).skip_while(|letter| *letter == 0)
         {
             let offset = u8::try_from(letter).unwrap_or(0x1f);
             write!(f, "{}", char::from(b'@' | offset))?;

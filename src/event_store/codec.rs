@@ -13,6 +13,7 @@
 //! - number, bytes: the reason, if flagged: how many bytes, 1 or more, and the UTF-8.
 //! - 1 byte: how many accounts, 1 or 2. Each is
 //!   - 16 bytes: its id;
+//!   - number: how many accounts were opened before it;
 //!   - number: its version before the entry;
 //!   - number: its balance before the entry;
 //!   - number: unless its version is 0, how many positions back its entry before this one is,
@@ -218,6 +219,7 @@ fn put_money(out: &mut Vec<u8>, minor: i64) {
 fn put_account(out: &mut Vec<u8>, position: u64, account: &EntryAccount) {
     let link = &account.link;
     out.extend_from_slice(account.id.bytes());
+    put_number(out, account.number);
     put_number(out, account.version);
     put_money(out, account.balance.minor());
     if account.version > 0 {
@@ -292,6 +294,7 @@ fn read_accounts(
 
 fn read_account(reader: &mut Reader<'_>, first_position: u64) -> Result<EntryAccount, Malformed> {
     let id = AccountId::new(reader.id()?);
+    let number = reader.number()?;
     let version = reader.number()?;
     let balance = read_balance(reader)?;
     let mut link = AccountLink::default();
@@ -302,7 +305,7 @@ fn read_account(reader: &mut Reader<'_>, first_position: u64) -> Result<EntryAcc
             link.skip = link_back(first_position, reader.number()?)?;
         }
     }
-    Ok(EntryAccount { id, version, balance, link })
+    Ok(EntryAccount { id, number, version, balance, link })
 }
 
 /// The position that a link of an account leads to, which must be one.

@@ -34,6 +34,9 @@ pub struct Entry {
 pub struct EntryAccount {
     /// Its id.
     pub id: AccountId,
+    /// Its number: how many accounts were opened before it. Whoever follows the log finds the
+    /// account by it without looking the id up.
+    pub number: u64,
     /// Its version before.
     pub version: u64,
     /// Its balance before.

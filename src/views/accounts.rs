@@ -1,6 +1,6 @@
 //! The accounts view: what every account is now.
 
-use std::hash::BuildHasher;
+use std::{hash::BuildHasher, num::NonZeroU32};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -28,14 +28,12 @@ pub(super) struct Accounts {
 struct Row {
     account: Account,
     owner: u32,
-    /// The next account of the same owner.
-    next_of_owner: Option<u32>,
+    /// The next account of the same owner; it is never the first of all accounts, number 0.
+    next_of_owner: Option<NonZeroU32>,
     open_time_micros: i64,
     update_time_micros: i64,
     /// The first position of its newest entry: the beginning of the way back.
     newest_entry: u64,
-    /// The position of its newest event.
-    newest_position: u64,
     transaction_count: u64,
 }
 
@@ -52,8 +50,6 @@ pub struct AccountView {
     pub update_time_micros: i64,
     /// The first position of its newest entry in the log.
     pub newest_entry: u64,
-    /// The position of its newest event.
-    pub newest_position: u64,
     /// How many of its events changed its balance.
     pub transaction_count: u64,
 }
@@ -110,7 +106,6 @@ impl Accounts {
             open_time_micros: row.open_time_micros,
             update_time_micros: row.update_time_micros,
             newest_entry: row.newest_entry,
-            newest_position: row.newest_position,
             transaction_count: row.transaction_count,
         })
     }
@@ -123,16 +118,16 @@ impl Accounts {
         slot: usize,
     ) -> Result<(), Inconsistent> {
         let saga_id = entry.saga.map(|saga| saga.id);
-        let place = match self.find(before.id) {
-            Some(place) => place,
-            None => self.open(entry, before, slot)?,
-        };
-        let index = usize::try_from(place).map_err(|_| Inconsistent)?;
+        let index = usize::try_from(before.number).map_err(|_| Inconsistent)?;
+        if index == self.rows.len() {
+            self.open(entry, before, slot)?;
+        }
         let row = self.rows.get_mut(index).ok_or(Inconsistent)?;
-        let placed = (entry.first_position..).zip(&entry.events);
-        for (position, event) in placed.filter(|(_, event)| event.slot == slot) {
+        if row.account.id() != before.id {
+            return Err(Inconsistent);
+        }
+        for event in entry.events.iter().filter(|event| event.slot == slot) {
             row.account.evolve(&event.fact, saga_id)?;
-            row.newest_position = position;
             let counts = u64::from(event.fact.balance_after().is_some());
             row.transaction_count = row.transaction_count.saturating_add(counts);
         }
@@ -150,7 +145,7 @@ impl Accounts {
         entry: &Entry,
         before: &EntryAccount,
         slot: usize,
-    ) -> Result<u32, Inconsistent> {
+    ) -> Result<(), Inconsistent> {
         let opening = entry.events.iter().find(|event| event.slot == slot).ok_or(Inconsistent)?;
         let Fact::AccountOpened { owner, .. } = &opening.fact else { return Err(Inconsistent) };
         let place = u32::try_from(self.rows.len()).map_err(|_| Inconsistent)?;
@@ -158,7 +153,7 @@ impl Accounts {
         if let Some(index) = previous.and_then(|previous| usize::try_from(previous).ok())
             && let Some(row) = self.rows.get_mut(index)
         {
-            row.next_of_owner = Some(place);
+            row.next_of_owner = NonZeroU32::new(place);
         }
         if self.rows.len().is_multiple_of(64) {
             self.closed.push(0);
@@ -170,7 +165,6 @@ impl Accounts {
             open_time_micros: entry.time_micros,
             update_time_micros: entry.time_micros,
             newest_entry: entry.first_position,
-            newest_position: entry.first_position,
             transaction_count: 0,
         });
         let (rows, hasher) = (&self.rows, &self.hasher);
@@ -179,7 +173,7 @@ impl Accounts {
             row.map_or(0, |row| hasher.hash_one(row.account.id()))
         };
         self.places.insert_unique(hasher.hash_one(before.id), place, hash_of);
-        Ok(place)
+        Ok(())
     }
 
     fn close(&mut self, index: usize, owner: u32) {
@@ -259,7 +253,7 @@ impl Accounts {
             if state.is_none_or(|state| row.account.state() == state) {
                 page.accounts.extend(place.and_then(|place| self.view(place)));
             }
-            place = row.next_of_owner;
+            place = row.next_of_owner.map(NonZeroU32::get);
         }
         page.next = place;
         page

@@ -37,7 +37,7 @@ pub enum AsOfError {
     Inconsistent(#[from] Inconsistent),
 }
 
-/// The account as it was at a moment. `now` is the account as it is: a position or a time must
+/// The account as it was at a moment, and the position of its newest event then. `now` is the account as it is: a position or a time must
 /// not lie beyond what it has seen. May block on I/O.
 ///
 /// # Errors
@@ -46,7 +46,7 @@ pub fn account_as_of(
     cursor: &mut Cursor,
     now: &AccountView,
     as_of: AsOf,
-) -> Result<AccountView, AsOfError> {
+) -> Result<(AccountView, u64), AsOfError> {
     if let AsOf::Version(version) = as_of
         && version > now.account.version()
     {
@@ -76,7 +76,7 @@ fn entry_has(entry: &Entry, id: AccountId, as_of: AsOf) -> bool {
 }
 
 /// Folds the events of the entry that the moment has seen on the account as it was before it.
-fn fold(entry: &Entry, now: &AccountView, as_of: AsOf) -> Result<AccountView, AsOfError> {
+fn fold(entry: &Entry, now: &AccountView, as_of: AsOf) -> Result<(AccountView, u64), AsOfError> {
     let id = now.account.id();
     let before = entry.accounts.iter().find(|account| account.id == id);
     let before = before.ok_or(HistoryError::Missing(entry.first_position))?;
@@ -91,11 +91,11 @@ fn fold(entry: &Entry, now: &AccountView, as_of: AsOf) -> Result<AccountView, As
             newest_position = event.position;
         }
     }
-    Ok(AccountView {
+    let then = AccountView {
         account,
         update_time_micros: entry.time_micros,
         newest_entry: entry.first_position,
-        newest_position,
         ..now.clone()
-    })
+    };
+    Ok((then, newest_position))
 }

@@ -58,13 +58,13 @@ impl Queries {
         Err(status::beyond_head("as_of_time", head))
     }
 
-    /// An account as it was.
+    /// An account as it was, and the position of its newest event then.
     async fn account_as_of(
         &self,
         now: AccountView,
         as_of: AsOf,
         head: u64,
-    ) -> Result<AccountView, Status> {
+    ) -> Result<(AccountView, u64), Status> {
         if let AsOf::Position(position) = as_of
             && position > head
         {
@@ -117,8 +117,7 @@ impl QueryService for Queries {
         reads.wait(&metadata, min_position).await?;
         let (mut view, mut position) = self.account(account_id)?;
         if let Some(as_of) = as_of {
-            view = self.account_as_of(view, as_of, position).await?;
-            position = view.newest_position;
+            (view, position) = self.account_as_of(view, as_of, position).await?;
         }
         let account = Some(render::account(&view));
         Ok(Response::new(proto::GetAccountResponse { account, position: number(position) }))

@@ -43,6 +43,7 @@ fn an_entry_that_does_not_follow_is_refused() {
     };
     refused(&|entry| entry.first_position += 1);
     refused(&|entry| entry.time_micros = TIME - 1);
+    refused(&|entry| entry.accounts[0].number += 1);
     refused(&|entry| entry.accounts[0].version += 1);
     refused(&|entry| entry.accounts[0].balance = Balance::new(123_456).unwrap());
     refused(&|entry| entry.accounts[0].link.skip += 1);

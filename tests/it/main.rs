@@ -1,0 +1,20 @@
+//! The integration tests: one binary, so that the crate is linked once.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that goes wrong here fails, which is its purpose"
+)]
+mod bad_input;
+mod commands;
+mod crash;
+mod process;
+mod reads;
+mod seed_defects;
+mod service;
+mod tail;
+mod tidy;

@@ -1,0 +1,172 @@
+//! The real binary as a child process: started over a directory, listened to, killed, and stopped.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, ChildStderr, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tonic::transport::{Channel, Endpoint};
+
+/// How long a start may take: many times what recovery takes here, also on a busy machine.
+const START_WITHIN: Duration = Duration::from_secs(60);
+/// How often a connection is tried before the server counts as out of reach.
+const CONNECT_TRIES_MAX: usize = 50;
+/// How long to wait between two looks at something that is still to come.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// A server in a process of its own. It dies with this value.
+pub(crate) struct Server {
+    child: Child,
+    told: watch::Receiver<Told>,
+}
+
+/// What a process has told on standard error so far.
+#[derive(Debug, Default)]
+struct Told {
+    /// Where it takes calls.
+    address: Option<SocketAddr>,
+    /// Whether the ledger is recovered.
+    is_serving: bool,
+    /// Whether it will tell nothing more.
+    has_ended: bool,
+    lines: Vec<String>,
+}
+
+impl Told {
+    fn add(&mut self, line: String) {
+        let fields: Value = serde_json::from_str(&line).unwrap_or_default();
+        match fields["message"].as_str() {
+            Some("listening") => {
+                let address = fields["address"].as_str().expect("the address is told");
+                self.address = Some(address.parse().expect("an address and a port"));
+            }
+            Some("serving") => self.is_serving = true,
+            _ => {}
+        }
+        self.lines.push(line);
+    }
+
+    /// The lines that no healthy server writes: errors, and what is not a line of its log at all.
+    fn alarms(&self) -> Vec<&String> {
+        let is_alarm = |line: &&String| {
+            let fields: Value = serde_json::from_str(line).unwrap_or_default();
+            !matches!(fields["level"].as_str(), Some("INFO" | "WARN"))
+        };
+        self.lines.iter().filter(is_alarm).collect()
+    }
+}
+
+/// Drains a process's standard error, so that it is never held back by it.
+fn listen(stderr: ChildStderr, told: &watch::Sender<Told>) {
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        told.send_modify(|told| told.add(line));
+    }
+    told.send_modify(|told| told.has_ended = true);
+}
+
+impl Server {
+    /// Starts a server over `data_dir`, on a port of its own, and waits for nothing.
+    pub(crate) fn spawn(data_dir: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_daybook"))
+            .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
+            .arg(data_dir)
+            // No setting may come in from the environment of whoever runs the tests.
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stderr = child.stderr.take().expect("standard error is piped");
+        let (sender, told) = watch::channel(Told::default());
+        thread::spawn(move || listen(stderr, &sender));
+        Self { child, told }
+    }
+
+    /// Starts a server over `data_dir`, and waits until it has recovered the ledger.
+    pub(crate) async fn start(data_dir: &Path) -> Self {
+        let mut server = Self::spawn(data_dir);
+        let serving = server.told.wait_for(|told| told.is_serving || told.has_ended);
+        let serving = timeout(START_WITHIN, serving).await.expect("a start ends in time");
+        let is_serving = serving.expect("its standard error is listened to").is_serving;
+        assert!(is_serving, "the server did not start: {:?}", server.lines());
+        server
+    }
+
+    /// A connection of its own.
+    pub(crate) async fn connect(&self) -> Channel {
+        let address = self.told.borrow().address.expect("the server listens");
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+        for _ in 0..CONNECT_TRIES_MAX {
+            match endpoint.connect().await {
+                Ok(channel) => return channel,
+                Err(_) => sleep(LOOK_AGAIN).await,
+            }
+        }
+        panic!("no connection to {address} after {CONNECT_TRIES_MAX} tries")
+    }
+
+    /// What the process has written to standard error so far.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.told.borrow().lines.clone()
+    }
+
+    /// Ends the process at once, as the kernel does when memory runs out: it cannot even notice.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("the process can be killed");
+        self.child.wait().expect("the process ends");
+    }
+
+    /// Asks the process to stop.
+    pub(crate) fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        assert!(sent.success(), "SIGTERM could not be sent");
+    }
+
+    /// Waits for the process to end by itself. Gives its exit code.
+    pub(crate) async fn exit_code(&mut self, within: Duration) -> i32 {
+        let looks = within.as_millis() / LOOK_AGAIN.as_millis();
+        for _ in 0..looks {
+            if let Some(status) = self.child.try_wait().expect("the process can be looked at") {
+                return status.code().expect("no signal ended it");
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+        panic!("still running after {within:?}: {:?}", self.lines())
+    }
+
+    /// Finds nothing alarming in all that a process wrote before it ended.
+    pub(crate) async fn assert_calm(&mut self) {
+        self.listen_to_the_end().await;
+        let told = self.told.borrow();
+        assert!(told.alarms().is_empty(), "the server told of: {:?}", told.alarms());
+    }
+
+    /// The last line that a process wrote before it ended.
+    pub(crate) async fn last_word(&mut self) -> String {
+        self.listen_to_the_end().await;
+        self.told.borrow().lines.last().cloned().unwrap_or_default()
+    }
+
+    async fn listen_to_the_end(&mut self) {
+        let ended = timeout(START_WITHIN, self.told.wait_for(|told| told.has_ended)).await;
+        ended.expect("its standard error ends with it").expect("and is listened to");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _it_may_have_ended = self.child.kill();
+        let _it_may_have_been_waited_for = self.child.wait();
+    }
+}
