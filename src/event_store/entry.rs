@@ -46,7 +46,7 @@ pub struct EntryAccount {
 }
 
 /// The way from an entry back to the earlier entries of the same account: what makes the log its
-/// own index. See [`super::chain`].
+/// own index. See `chain.rs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AccountLink {
     /// The first position of the account's entry before this one; 0 when there is none.

@@ -4,7 +4,7 @@
 //! no money, no event. One record holds the events of one command; one group holds the records
 //! that were committed together, and is all there or not there at all.
 //!
-//! Two engines implement the seam: [`memory`] (nothing survives the process) and [`file`]
+//! Two engines implement the seam: [`memory`] (nothing survives the process) and [`mod@file`]
 //! (durable, hash-chained segment files). One conformance suite holds both to it.
 
 use std::sync::Arc;

@@ -37,8 +37,8 @@ pub enum AsOfError {
     Inconsistent(#[from] Inconsistent),
 }
 
-/// The account as it was at a moment, and the position of its newest event then. `now` is the account as it is: a position or a time must
-/// not lie beyond what it has seen. May block on I/O.
+/// The account as it was at a moment, and the position of its newest event then. `now` is the
+/// account as it is: a position or a time must not lie beyond what it has seen. May block on I/O.
 ///
 /// # Errors
 /// [`AsOfError`].

@@ -1,16 +1,19 @@
 //! `daybook bench`: puts load on a server and measures it, as a client like any other.
 
-use std::io::{self, Write as _};
-
+mod caller;
 mod load;
 mod measure;
 mod plan;
 mod purse;
+mod report;
+mod server;
 mod stream;
 mod tail;
 
-use measure::Measure;
+use measure::Shared;
 use purse::Purse;
+use report::Report;
+use server::Usage;
 
 use super::{CliError, connect::ConnectArgs};
 
@@ -20,6 +23,8 @@ const IN_FLIGHT_MAX: u64 = 16_384;
 const CONNECTIONS_MAX: u64 = 256;
 /// How many accounts are opened at most: the check at the end reads every one.
 const ACCOUNTS_MAX: u64 = 10_000_000;
+/// How many calls may be asked for in a second: a thousand times what one client can make.
+const RATE_MAX: u64 = 100_000_000;
 
 /// Puts load on a server and measures it. Opens accounts of its own for that, and checks at the
 /// end that their money adds up. Every answer is waited for: all that is counted is durable.
@@ -53,7 +58,7 @@ pub struct BenchArgs {
     batch: u64,
 
     /// Send the commands through one stream a connection instead of calls; `in-flight` is then
-    /// how many messages to have under way. Not for reads
+    /// how many messages to have under way. For deposits and transfers only
     #[arg(long)]
     stream: bool,
 
@@ -67,6 +72,26 @@ pub struct BenchArgs {
     #[arg(value_parser = clap::value_parser!(u64).range(0..=3_600))]
     warm_up: u64,
 
+    /// How many calls to begin each second, whether or not earlier ones were answered, as far as
+    /// `in-flight` allows; the time of a call counts from when it was due. 0 is as many as there
+    /// can be
+    #[arg(long, value_name = "CALLS", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=RATE_MAX))]
+    rate: u64,
+
+    /// After how many calls to end, if that is earlier; there is no warm-up then. 0 is never
+    #[arg(long, value_name = "CALLS", default_value_t = 0)]
+    count: u64,
+
+    /// The process id of the server, when it runs on this machine: its CPU time and memory are
+    /// then told as well
+    #[arg(long, value_name = "PID")]
+    server_pid: Option<u32>,
+
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+
     /// Where the choice of accounts begins: the same number gives the same load
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
@@ -79,45 +104,49 @@ pub(super) enum Workload {
     Deposit,
     /// Transfers between random accounts
     Transfer,
+    /// Transfers of which each has the same account on one side
+    HotTransfer,
     /// Reads of random accounts
     Read,
+    /// What a wallet does: of twenty calls, 12 read a balance and 3 a statement, 2 deposit, 2
+    /// transfer, 1 withdraws
+    Wallet,
+    /// The six operations of `SmallBank`: balance, deposit, savings, amalgamate, check, payment
+    Smallbank,
     /// One reader of the whole log from its beginning; most other options do not apply
     Tail,
+}
+
+impl Workload {
+    /// Whether its commands can go in batches and streams.
+    fn is_plain(self) -> bool {
+        match self {
+            Self::Deposit | Self::Transfer | Self::HotTransfer => true,
+            Self::Read | Self::Wallet | Self::Smallbank | Self::Tail => false,
+        }
+    }
 }
 
 /// Runs `daybook bench`.
 ///
 /// # Errors
-/// [`CliError`] when the server cannot be reached, or the money does not add up.
+/// [`CliError`] when the server cannot be reached, or the accounts do not show what was
+/// acknowledged.
 pub async fn bench(args: BenchArgs) -> Result<(), CliError> {
+    if (args.stream || args.batch > 1) && !args.workload.is_plain() {
+        return Err(CliError::Usage("only deposits and transfers go in batches and streams"));
+    }
     if args.workload == Workload::Tail {
         return tail::run(&args).await;
     }
-    if args.workload == Workload::Read && args.stream {
-        return Err(CliError::Usage("reads cannot be streamed"));
-    }
     let purse = Purse::open(&args).await?;
-    let measure = load::run(&args, &purse).await?;
+    let measure = Shared::new()?;
+    let usage = || args.server_pid.map(Usage::of).transpose();
+    let before = usage()?;
+    let millis = load::run(&args, purse.account_ids.clone(), &measure).await?;
+    let server = before.zip(usage()?);
+    let measure = measure.into_inner()?;
     purse.check(&measure).await?;
-    print(&args, &measure)?;
+    Report { args: &args, measure: &measure, millis, server }.print()?;
     Ok(())
-}
-
-fn print(args: &BenchArgs, measure: &Measure) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "workload     {:?}, {} accounts", args.workload, args.accounts)?;
-    writeln!(
-        out,
-        "load         {} {} of {} commands in flight on {} connections, {} s",
-        args.in_flight,
-        if args.stream { "messages" } else { "calls" },
-        args.batch,
-        args.connections,
-        args.seconds
-    )?;
-    writeln!(out, "accepted     {} commands", measure.accepted)?;
-    writeln!(out, "refused      {} commands, {} calls", measure.refused, measure.failed_calls)?;
-    writeln!(out, "throughput   {} commands/s", measure.rate(args.seconds))?;
-    writeln!(out, "latency      {}", measure.latency())?;
-    writeln!(out, "money        adds up")
 }

@@ -1,63 +1,106 @@
-//! The plan: what every client of a load does, and when it counts.
+//! The plan: what every client of a load does, and when.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
-use super::Workload;
+use super::{BenchArgs, Workload};
 use crate::proto::{
-    BatchCommand, DepositMoneyRequest, TransferMoneyRequest, batch_command::Command,
+    BatchCommand, DepositMoneyRequest, TransferMoneyRequest, WithdrawMoneyRequest,
+    batch_command::Command,
 };
 
 /// How much each command moves, in minor units.
-const AMOUNT_MINOR: i64 = 1;
+pub(super) const AMOUNT_MINOR: i64 = 1;
 
-/// What every client does.
+/// What every client does, and when.
 pub(super) struct Plan {
     pub(super) workload: Workload,
     /// The accounts that commands are spread over.
     pub(super) account_ids: Vec<String>,
     /// How many commands a call has.
     pub(super) batch: u64,
-}
-
-/// When the measuring is to begin and to end.
-#[derive(Clone, Copy)]
-pub(super) struct Times {
     start: Instant,
-    begin: Duration,
-    end: Duration,
-}
-
-impl Times {
-    /// From now on: first the warm-up, then what is measured.
-    pub(super) fn new(warm_up: Duration, measured: Duration) -> Self {
-        Self { start: Instant::now(), begin: warm_up, end: warm_up.saturating_add(measured) }
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.start.elapsed() >= self.end
-    }
-
-    /// Whether the warm-up is over: the time of a call that ends now is measured.
-    pub(super) fn is_warm(&self) -> bool {
-        self.start.elapsed() >= self.begin
-    }
-
-    /// Whether what ends now counts for the throughput.
-    pub(super) fn counts(&self) -> bool {
-        self.is_warm() && !self.is_over()
-    }
+    warm_up: Duration,
+    measured: Duration,
+    /// Calls to begin each second; 0 for as many as there can be.
+    rate: u64,
+    /// Calls to begin in all; 0 for as many as there is time for.
+    count: u64,
+    /// Calls that have been given out.
+    begun: AtomicU64,
 }
 
 impl Plan {
-    /// A command of the workload.
+    /// The plan of a load that begins now.
+    pub(super) fn new(args: &BenchArgs, account_ids: Vec<String>) -> Self {
+        Self {
+            workload: args.workload,
+            account_ids,
+            batch: args.batch,
+            start: Instant::now(),
+            warm_up: Duration::from_secs(if args.count > 0 { 0 } else { args.warm_up }),
+            measured: Duration::from_secs(args.seconds),
+            rate: args.rate,
+            count: args.count,
+            begun: AtomicU64::new(0),
+        }
+    }
+
+    /// When the next call is due; `None` when there is none any more.
+    ///
+    /// With a rate, calls are due at their times whether or not earlier ones have been answered,
+    /// and their time counts from then: a server that is late cannot hide it (G. Tene calls the
+    /// opposite coordinated omission).
+    pub(super) fn next_call(&self) -> Option<Instant> {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        if self.count > 0 && number >= self.count {
+            return None;
+        }
+        let micros = number.saturating_mul(1_000_000).checked_div(self.rate);
+        let due = match micros {
+            Some(micros) => self.start.checked_add(Duration::from_micros(micros))?,
+            None => Instant::now(),
+        };
+        (due.duration_since(self.start) < self.warm_up.saturating_add(self.measured)).then_some(due)
+    }
+
+    /// Whether what ends now is within the measured time.
+    pub(super) fn counts(&self) -> bool {
+        let now = self.start.elapsed();
+        now >= self.warm_up && now < self.warm_up.saturating_add(self.measured)
+    }
+
+    /// How long was measured until now, in milliseconds, 1 or more.
+    pub(super) fn measured_millis(&self) -> u64 {
+        let measured = self.start.elapsed().saturating_sub(self.warm_up).min(self.measured);
+        u64::try_from(measured.as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// How far the load is, of 1,000.
+    pub(super) fn progress(&self) -> u64 {
+        let whole = self.warm_up.saturating_add(self.measured).as_millis().max(1);
+        let done = self.start.elapsed().as_millis().saturating_mul(1_000);
+        let by_time = done.checked_div(whole).and_then(|done| u64::try_from(done).ok());
+        let begun = self.begun.load(Ordering::Relaxed).saturating_mul(1_000);
+        let by_count = begun.checked_div(self.count).unwrap_or(0);
+        by_time.unwrap_or(1_000).max(by_count).min(1_000)
+    }
+
+    /// A command of the workload, for a batch.
     pub(super) fn command(&self, dice: &mut Dice) -> BatchCommand {
         let command = match self.workload {
-            Workload::Transfer => Command::TransferMoney(self.transfer(dice)),
-            Workload::Deposit | Workload::Read | Workload::Tail => {
-                Command::DepositMoney(self.deposit(dice))
+            Workload::Transfer | Workload::HotTransfer => {
+                Command::TransferMoney(self.transfer(dice))
             }
+            Workload::Deposit
+            | Workload::Read
+            | Workload::Wallet
+            | Workload::Smallbank
+            | Workload::Tail => Command::DepositMoney(self.deposit(dice)),
         };
         BatchCommand { command: Some(command) }
     }
@@ -73,16 +116,25 @@ impl Plan {
         DepositMoneyRequest { account_id, amount_minor, ..DepositMoneyRequest::default() }
     }
 
-    /// A transfer between two random accounts.
+    /// A withdrawal from a random account.
+    pub(super) fn withdrawal(&self, dice: &mut Dice) -> WithdrawMoneyRequest {
+        let (account_id, amount_minor) = (self.account_id(dice), AMOUNT_MINOR);
+        WithdrawMoneyRequest { account_id, amount_minor, ..WithdrawMoneyRequest::default() }
+    }
+
+    /// A transfer between two random accounts; one of them is always the same if it is hot.
     pub(super) fn transfer(&self, dice: &mut Dice) -> TransferMoneyRequest {
-        let from_account_id = self.account_id(dice);
-        let mut to_account_id = self.account_id(dice);
-        while to_account_id == from_account_id {
-            to_account_id = self.account_id(dice);
+        let accounts = self.account_ids.len();
+        let hot = self.workload == Workload::HotTransfer;
+        let one = if hot { 0 } else { dice.throw(accounts) };
+        let mut other = dice.throw(accounts);
+        while other == one {
+            other = dice.throw(accounts);
         }
+        let (from, to) = if dice.throw(2) == 0 { (one, other) } else { (other, one) };
         TransferMoneyRequest {
-            from_account_id,
-            to_account_id,
+            from_account_id: self.at(from),
+            to_account_id: self.at(to),
             amount_minor: AMOUNT_MINOR,
             ..TransferMoneyRequest::default()
         }
@@ -90,7 +142,11 @@ impl Plan {
 
     /// A random account.
     pub(super) fn account_id(&self, dice: &mut Dice) -> String {
-        let index = dice.throw(self.account_ids.len());
+        self.at(dice.throw(self.account_ids.len()))
+    }
+
+    /// The account at a place.
+    pub(super) fn at(&self, index: usize) -> String {
         self.account_ids.get(index).cloned().unwrap_or_default()
     }
 }
@@ -104,7 +160,7 @@ impl Dice {
     }
 
     /// A number from 0 to below `sides`.
-    fn throw(&mut self, sides: usize) -> usize {
+    pub(super) fn throw(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;

@@ -1,9 +1,11 @@
-//! The purse: the accounts that a benchmark opens, and the check that their money adds up.
+//! The purse: the accounts that a benchmark opens, and the check that they show all that was
+//! acknowledged, no more and no less.
 
+use indicatif::ProgressBar;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use super::{BenchArgs, Workload, measure::Measure};
+use super::{BenchArgs, measure::Measure, plan::AMOUNT_MINOR};
 use crate::{
     cli::{CliError, connect::MESSAGE_BYTES_MAX},
     proto::{
@@ -17,6 +19,8 @@ use crate::{
 const INITIAL_BALANCE_MINOR: i64 = 1_000_000_000;
 /// How many accounts are opened or listed with one call.
 const PAGE: usize = 1_000;
+/// How many events one command records at most.
+const COMMAND_EVENTS_MAX: u64 = 5;
 
 /// Accounts of one benchmark.
 pub(super) struct Purse {
@@ -24,9 +28,16 @@ pub(super) struct Purse {
     pub(super) account_ids: Vec<String>,
     /// By this they are found again.
     owner: String,
-    workload: Workload,
+    /// How many commands a call of unknown outcome may have carried out.
     batch: u64,
     channel: Channel,
+}
+
+/// What all accounts hold together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sums {
+    money_minor: i64,
+    events: u64,
 }
 
 impl Purse {
@@ -36,6 +47,7 @@ impl Purse {
         let owner = format!("bench {}", Uuid::now_v7());
         let account_ids: Vec<_> = (0..args.accounts).map(|_| Uuid::now_v7().to_string()).collect();
         let mut client = CommandServiceClient::new(channel.clone());
+        let bar = ProgressBar::new(args.accounts);
         for ids in account_ids.chunks(PAGE) {
             let commands = ids.iter().map(|id| open(id, &owner)).collect();
             let request = ExecuteBatchRequest { commands, return_results: false };
@@ -43,37 +55,42 @@ impl Purse {
             if let Some(failure) = response.failures.first() {
                 return Err(CliError::Call(format!("cannot open an account: {failure:?}")));
             }
+            bar.inc(u64::try_from(ids.len()).unwrap_or(0));
         }
-        Ok(Self { account_ids, owner, workload: args.workload, batch: args.batch, channel })
+        bar.finish_and_clear();
+        Ok(Self { account_ids, owner, batch: args.batch, channel })
     }
 
-    /// Checks that the accounts hold what they began with and what was deposited since: no more,
-    /// no less. Of calls that failed it is unknown what they did.
+    /// Checks that the accounts hold what they began with and what was acknowledged since, and
+    /// have as many events as that recorded. What a call of unknown outcome did may be there.
     pub(super) async fn check(&self, measure: &Measure) -> Result<(), CliError> {
-        let accounts = i64::try_from(self.account_ids.len()).unwrap_or(i64::MAX);
-        let (deposited, unknown) = match self.workload {
-            Workload::Deposit => (
-                measure.accepted.saturating_add(measure.unmeasured),
-                measure.failed_calls.saturating_mul(self.batch),
-            ),
-            Workload::Transfer | Workload::Read | Workload::Tail => (0, 0),
+        let accounts = u64::try_from(self.account_ids.len()).unwrap_or(u64::MAX);
+        let minor = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let opened = minor(accounts).saturating_mul(INITIAL_BALANCE_MINOR);
+        let expected = Sums {
+            money_minor: opened.saturating_add(measure.all.money_minor),
+            events: accounts.saturating_add(measure.all.events),
         };
-        let minor = |commands| i64::try_from(commands).unwrap_or(i64::MAX);
-        let opened = accounts.saturating_mul(INITIAL_BALANCE_MINOR);
-        let least = opened.saturating_add(minor(deposited));
-        let most = least.saturating_add(minor(unknown));
-        let held = self.sum().await?;
-        if (least..=most).contains(&held) {
+        let unknown = measure.unknown_calls.saturating_mul(self.batch);
+        let money = minor(unknown).saturating_mul(AMOUNT_MINOR);
+        let events = unknown.saturating_mul(COMMAND_EVENTS_MAX);
+        let found = self.sums().await?;
+        let money_fits = (expected.money_minor.saturating_sub(money)
+            ..=expected.money_minor.saturating_add(money))
+            .contains(&found.money_minor);
+        let events_fit =
+            (expected.events..=expected.events.saturating_add(events)).contains(&found.events);
+        if money_fits && events_fit {
             return Ok(());
         }
-        let what = format!("the accounts hold {held} minor units instead of {least} to {most}");
-        Err(CliError::Unsound(what))
+        let what = format!("{expected:?} was acknowledged, and {unknown} commands are unknown");
+        Err(CliError::Unsound(format!("the accounts show {found:?}; {what}")))
     }
 
-    async fn sum(&self) -> Result<i64, CliError> {
+    async fn sums(&self) -> Result<Sums, CliError> {
         let client = QueryServiceClient::new(self.channel.clone());
         let mut client = client.max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let (mut sum, mut page_token) = (0_i64, String::new());
+        let (mut sums, mut page_token) = (Sums::default(), String::new());
         loop {
             let request = ListAccountsRequest {
                 page_size: i32::try_from(PAGE).unwrap_or(i32::MAX),
@@ -82,10 +99,13 @@ impl Purse {
                 ..ListAccountsRequest::default()
             };
             let page = client.list_accounts(request).await?.into_inner();
-            let balances = page.accounts.iter().map(|account| account.balance_minor);
-            sum = balances.fold(sum, i64::saturating_add);
+            for account in &page.accounts {
+                sums.money_minor = sums.money_minor.saturating_add(account.balance_minor);
+                let events = u64::try_from(account.version).unwrap_or(0);
+                sums.events = sums.events.saturating_add(events);
+            }
             if page.next_page_token.is_empty() {
-                return Ok(sum);
+                return Ok(sums);
             }
             page_token = page.next_page_token;
         }

@@ -4,11 +4,12 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, transport::Channel};
+use tonic::{Streaming, transport::Channel};
 
 use super::{
-    measure::Measure,
-    plan::{Dice, Plan, Times},
+    caller::batch_done,
+    measure::{Lost, Shared},
+    plan::{Dice, Plan},
 };
 use crate::{
     cli::CliError,
@@ -22,10 +23,10 @@ pub(super) struct Streamer {
     plan: Arc<Plan>,
     dice: Dice,
     sender: mpsc::Sender<ExecuteStreamRequest>,
-    answers: tonic::Streaming<ExecuteStreamResponse>,
-    /// When the batches were sent that are not answered yet, the oldest first.
+    answers: Streaming<ExecuteStreamResponse>,
+    /// When the batches were due that are not answered yet, the oldest first.
     sent: VecDeque<Instant>,
-    measure: Measure,
+    measure: Shared,
 }
 
 impl Streamer {
@@ -35,47 +36,36 @@ impl Streamer {
         plan: Arc<Plan>,
         dice: Dice,
         window: usize,
+        measure: Shared,
     ) -> Result<Self, CliError> {
         let (sender, receiver) = mpsc::channel(window);
         let mut client = CommandServiceClient::new(channel);
         let answers = client.execute_stream(ReceiverStream::new(receiver)).await?.into_inner();
-        let (sent, measure) = (VecDeque::new(), Measure::new()?);
-        let mut streamer = Self { plan, dice, sender, answers, sent, measure };
+        let mut streamer = Self { plan, dice, sender, answers, sent: VecDeque::new(), measure };
         for _ in 0..window {
             streamer.send().await;
         }
         Ok(streamer)
     }
 
+    /// Sends the batch that is due next, if there is one.
     async fn send(&mut self) {
+        let Some(due) = self.plan.next_call() else { return };
         let commands = self.plan.batch(&mut self.dice);
         let request = ExecuteStreamRequest { commands, return_results: false };
-        self.sent.push_back(Instant::now());
+        self.sent.push_back(due);
         let _the_answers_tell_if_it_ended = self.sender.send(request).await;
     }
 
     /// Sends a batch for each that is answered, until the time is over; then waits for the rest.
-    pub(super) async fn run(mut self, times: Times) -> Measure {
+    pub(super) async fn run(mut self) {
         while let Some(sent) = self.sent.pop_front() {
-            let answer = self.answers.message().await;
-            if times.is_warm() {
-                self.measure.took(sent.elapsed());
-            }
-            match accepted(answer) {
-                Some(accepted) => {
-                    let refused = self.plan.batch.saturating_sub(accepted);
-                    self.measure.count((accepted, refused), times.counts());
-                }
-                None => self.measure.fail(),
-            }
-            if !times.is_over() {
-                self.send().await;
-            }
+            let ended = match self.answers.message().await {
+                Ok(Some(answer)) => Ok(batch_done(&self.plan, answer.accepted_count)),
+                Ok(None) | Err(_) => Err(Lost::Unknown),
+            };
+            self.measure.lock().take(ended, self.plan.counts(), sent.elapsed());
+            self.send().await;
         }
-        self.measure
     }
-}
-
-fn accepted(answer: Result<Option<ExecuteStreamResponse>, Status>) -> Option<u64> {
-    u64::try_from(answer.ok()??.accepted_count).ok()
 }

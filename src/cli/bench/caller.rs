@@ -1,0 +1,182 @@
+//! The caller: makes the calls that workloads consist of, and says what they came to.
+
+use tonic::{Code, Status, transport::Channel};
+
+use super::{
+    Workload,
+    measure::{Done, Lost},
+    plan::{AMOUNT_MINOR, Dice, Plan},
+};
+use crate::proto::{
+    ExecuteBatchRequest, GetAccountRequest, ListTransactionsRequest, TransferMoneyRequest,
+    command_service_client::CommandServiceClient, query_service_client::QueryServiceClient,
+};
+
+/// How many lines of its statement a wallet shows.
+const STATEMENT_LINES: i32 = 20;
+
+/// Makes calls over one connection.
+pub(super) struct Caller {
+    commands: CommandServiceClient<Channel>,
+    queries: QueryServiceClient<Channel>,
+}
+
+/// What the commands of a batch came to, by how many of them were accepted.
+pub(super) fn batch_done(plan: &Plan, accepted_count: i32) -> Done {
+    let accepted = u64::try_from(accepted_count).unwrap_or(0);
+    let refused = plan.batch.saturating_sub(accepted);
+    match plan.workload {
+        Workload::Transfer | Workload::HotTransfer => {
+            let events = accepted.saturating_mul(5).saturating_add(refused.saturating_mul(2));
+            Done { accepted, refused, money_minor: 0, events }
+        }
+        Workload::Deposit
+        | Workload::Read
+        | Workload::Wallet
+        | Workload::Smallbank
+        | Workload::Tail => {
+            let money = i64::try_from(accepted).unwrap_or(i64::MAX);
+            let money_minor = money.saturating_mul(AMOUNT_MINOR);
+            Done { accepted, refused, money_minor, events: accepted }
+        }
+    }
+}
+
+/// What a call without an answer means. A transfer that failed for want of funds is recorded; no
+/// other refusal is.
+fn lost(status: &Status, refused: Done) -> Result<Done, Lost> {
+    let code = status.code();
+    if code == Code::FailedPrecondition {
+        Ok(refused)
+    } else if code == Code::ResourceExhausted {
+        Err(Lost::Shed)
+    } else {
+        Err(Lost::Unknown)
+    }
+}
+
+impl Caller {
+    pub(super) fn new(channel: &Channel) -> Self {
+        Self {
+            commands: CommandServiceClient::new(channel.clone()),
+            queries: QueryServiceClient::new(channel.clone()),
+        }
+    }
+
+    /// Makes one call of the workload.
+    pub(super) async fn call(&mut self, plan: &Plan, dice: &mut Dice) -> Result<Done, Lost> {
+        match plan.workload {
+            Workload::Deposit | Workload::Transfer | Workload::HotTransfer if plan.batch > 1 => {
+                self.batch(plan, dice).await
+            }
+            Workload::Deposit => self.deposit(plan, dice).await,
+            Workload::Transfer | Workload::HotTransfer => self.transfer(plan.transfer(dice)).await,
+            Workload::Read => self.read(plan.account_id(dice)).await.map(|_| Done::READ),
+            Workload::Wallet => self.wallet(plan, dice).await,
+            Workload::Smallbank => self.smallbank(plan, dice).await,
+            Workload::Tail => Err(Lost::Unknown),
+        }
+    }
+
+    async fn batch(&mut self, plan: &Plan, dice: &mut Dice) -> Result<Done, Lost> {
+        let request = ExecuteBatchRequest { commands: plan.batch(dice), return_results: false };
+        match self.commands.execute_batch(request).await {
+            Ok(response) => Ok(batch_done(plan, response.get_ref().accepted_count)),
+            Err(status) => lost(&status, Done::REFUSED),
+        }
+    }
+
+    async fn deposit(&mut self, plan: &Plan, dice: &mut Dice) -> Result<Done, Lost> {
+        match self.commands.deposit_money(plan.deposit(dice)).await {
+            Ok(_) => Ok(Done::moved(AMOUNT_MINOR)),
+            Err(status) => lost(&status, Done::REFUSED),
+        }
+    }
+
+    async fn withdraw(&mut self, plan: &Plan, dice: &mut Dice) -> Result<Done, Lost> {
+        match self.commands.withdraw_money(plan.withdrawal(dice)).await {
+            Ok(_) => Ok(Done::moved(AMOUNT_MINOR.saturating_neg())),
+            Err(status) => lost(&status, Done::REFUSED),
+        }
+    }
+
+    async fn transfer(&mut self, request: TransferMoneyRequest) -> Result<Done, Lost> {
+        match self.commands.transfer_money(request).await {
+            Ok(_) => Ok(Done::TRANSFER),
+            Err(status) => lost(&status, Done::FAILED),
+        }
+    }
+
+    /// Reads an account: its balance.
+    async fn read(&mut self, account_id: String) -> Result<i64, Lost> {
+        let request = GetAccountRequest { account_id, ..GetAccountRequest::default() };
+        match self.queries.get_account(request).await {
+            Ok(response) => Ok(response.into_inner().account.map_or(0, |it| it.balance_minor)),
+            Err(status) => lost(&status, Done::REFUSED).map(|_| 0),
+        }
+    }
+
+    async fn statement(&mut self, account_id: String) -> Result<Done, Lost> {
+        let page_size = STATEMENT_LINES;
+        let request =
+            ListTransactionsRequest { account_id, page_size, ..ListTransactionsRequest::default() };
+        match self.queries.list_transactions(request).await {
+            Ok(_) => Ok(Done::READ),
+            Err(status) => lost(&status, Done::REFUSED),
+        }
+    }
+
+    /// As a wallet sees it: of twenty calls twelve read a balance and three a statement, two
+    /// deposit, two transfer, one withdraws.
+    async fn wallet(&mut self, plan: &Plan, dice: &mut Dice) -> Result<Done, Lost> {
+        match dice.throw(20) {
+            0..12 => self.read(plan.account_id(dice)).await.map(|_| Done::READ),
+            12..15 => self.statement(plan.account_id(dice)).await,
+            15..17 => self.deposit(plan, dice).await,
+            17..19 => self.transfer(plan.transfer(dice)).await,
+            _ => self.withdraw(plan, dice).await,
+        }
+    }
+
+    /// `SmallBank` (M. Alomari and others, "The Cost of Serializability on Platforms That Use
+    /// Snapshot Isolation", 2008), in the mix that H-Store uses: of twenty calls five send a
+    /// payment, and three each do one of the other five things. Neighbouring accounts are the
+    /// checking and the savings account of one customer.
+    async fn smallbank(&mut self, plan: &Plan, dice: &mut Dice) -> Result<Done, Lost> {
+        match dice.throw(20) {
+            0..5 => self.transfer(plan.transfer(dice)).await,
+            5..8 => {
+                let (checking, savings) = customer(plan, dice);
+                self.read(checking).await?;
+                self.read(savings).await.map(|_| Done::READ)
+            }
+            8..11 => self.deposit(plan, dice).await,
+            11..14 if dice.throw(2) == 0 => self.deposit(plan, dice).await,
+            11..17 => self.withdraw(plan, dice).await,
+            _ => self.amalgamate(plan, dice).await,
+        }
+    }
+
+    /// Moves all that a customer has in savings to his checking account.
+    async fn amalgamate(&mut self, plan: &Plan, dice: &mut Dice) -> Result<Done, Lost> {
+        let (checking, savings) = customer(plan, dice);
+        let amount_minor = self.read(savings.clone()).await?;
+        if amount_minor == 0 {
+            return Ok(Done::READ);
+        }
+        let request = TransferMoneyRequest {
+            from_account_id: savings,
+            to_account_id: checking,
+            amount_minor,
+            ..TransferMoneyRequest::default()
+        };
+        self.transfer(request).await
+    }
+}
+
+/// The checking and the savings account of a random customer.
+fn customer(plan: &Plan, dice: &mut Dice) -> (String, String) {
+    let pairs = plan.account_ids.len() / 2;
+    let checking = dice.throw(pairs.max(1)).saturating_mul(2);
+    (plan.at(checking), plan.at(checking.saturating_add(1)))
+}

@@ -1,0 +1,99 @@
+//! The report: what was measured, for people and for programs.
+
+use std::io::{self, Write as _};
+
+use serde_json::{Value, json};
+
+use super::{BenchArgs, measure::Measure, server::Usage};
+
+/// The quantiles that are told.
+const QUANTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+
+/// What was measured.
+pub(super) struct Report<'a> {
+    pub(super) args: &'a BenchArgs,
+    pub(super) measure: &'a Measure,
+    /// How long was measured.
+    pub(super) millis: u64,
+    /// What the server had used before and after.
+    pub(super) server: Option<(Usage, Usage)>,
+}
+
+impl Report<'_> {
+    /// Accepted commands a second.
+    fn rate(&self) -> u64 {
+        let accepted = self.measure.measured.accepted.saturating_mul(1_000);
+        accepted.checked_div(self.millis).unwrap_or(0)
+    }
+
+    /// What the server used in the whole run: CPU time in milliseconds, and for each command in
+    /// nanoseconds.
+    fn cpu(&self) -> Option<(u64, u64)> {
+        let (before, after) = self.server?;
+        let cpu_millis = after.cpu_millis.saturating_sub(before.cpu_millis);
+        let nanos = cpu_millis.saturating_mul(1_000_000);
+        Some((cpu_millis, nanos.checked_div(self.measure.all.accepted).unwrap_or(0)))
+    }
+
+    pub(super) fn print(&self) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.args.json { writeln!(out, "{}", self.json()) } else { self.text(&mut out) }
+    }
+
+    fn text(&self, out: &mut impl io::Write) -> io::Result<()> {
+        let (args, measure) = (self.args, self.measure);
+        let unit = if args.stream { "messages" } else { "calls" };
+        writeln!(out, "workload     {:?}, {} accounts", args.workload, args.accounts)?;
+        writeln!(
+            out,
+            "load         {} {unit} of {} commands in flight on {} connections, {} ms",
+            args.in_flight, args.batch, args.connections, self.millis
+        )?;
+        if args.rate > 0 {
+            writeln!(out, "rate         {} calls/s asked for, open loop", args.rate)?;
+        }
+        writeln!(out, "accepted     {} commands", measure.measured.accepted)?;
+        writeln!(out, "refused      {} commands by a rule", measure.measured.refused)?;
+        writeln!(out, "shed         {} calls for overload", measure.shed_calls)?;
+        writeln!(out, "unknown      {} calls", measure.unknown_calls)?;
+        writeln!(out, "throughput   {} commands/s", self.rate())?;
+        let told = QUANTILES
+            .map(|(name, quantile)| format!("{name} {} µs", measure.latency_micros(quantile)));
+        writeln!(out, "latency      {}", told.join(", "))?;
+        if let (Some((_, after)), Some((cpu_millis, nanos))) = (self.server, self.cpu()) {
+            let Usage { resident_kib, peak_kib, .. } = after;
+            writeln!(out, "server       {cpu_millis} ms CPU, {nanos} ns a command")?;
+            writeln!(out, "memory       {resident_kib} KiB, at most {peak_kib} KiB")?;
+        }
+        writeln!(out, "money        adds up")
+    }
+
+    fn json(&self) -> Value {
+        let (args, measure) = (self.args, self.measure);
+        let latency: serde_json::Map<String, Value> = QUANTILES
+            .iter()
+            .map(|(name, quantile)| ((*name).to_owned(), json!(measure.latency_micros(*quantile))))
+            .collect();
+        json!({
+            "workload": format!("{:?}", args.workload),
+            "accounts": args.accounts,
+            "in_flight": args.in_flight,
+            "connections": args.connections,
+            "batch": args.batch,
+            "stream": args.stream,
+            "rate": args.rate,
+            "measured_ms": self.millis,
+            "accepted": measure.measured.accepted,
+            "refused": measure.measured.refused,
+            "shed_calls": measure.shed_calls,
+            "unknown_calls": measure.unknown_calls,
+            "commands_per_second": self.rate(),
+            "latency_micros": latency,
+            "server_cpu_ms": self.cpu().map(|(cpu_millis, _)| cpu_millis),
+            "server_cpu_ns_per_command": self.cpu().map(|(_, nanos)| nanos),
+            "server_resident_kib": self.server.map(|(_, after)| after.resident_kib),
+            "server_peak_kib": self.server.map(|(_, after)| after.peak_kib),
+        })
+    }
+}
