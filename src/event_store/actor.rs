@@ -22,6 +22,7 @@ use std::{
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot, watch};
 
 use super::{
+    doorbell::Doorbell,
     stage::{Answer, Detail, Failure, Stage, Submission},
     state::State,
     syncer::{self, Outlets, Replies, StoreStatus},
@@ -46,6 +47,7 @@ pub(super) enum Input {
 #[derive(Clone)]
 pub struct EventStore {
     mailbox: mpsc::Sender<Input>,
+    doorbell: Arc<Doorbell>,
     permits: Arc<Semaphore>,
     status: watch::Receiver<StoreStatus>,
 }
@@ -53,6 +55,7 @@ pub struct EventStore {
 /// Stops the event store.
 pub struct Stopper {
     mailbox: mpsc::Sender<Input>,
+    doorbell: Arc<Doorbell>,
     writer: thread::JoinHandle<()>,
     syncer: thread::JoinHandle<()>,
 }
@@ -82,22 +85,24 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
     let (mailbox, inputs) = mpsc::channel(MAILBOX_COMMANDS_MAX.saturating_add(MAILBOX_SPARE));
     let Some(mut log) = log else {
         let (_, status) = watch::channel(StoreStatus::Damaged);
-        return Ok((EventStore { mailbox, permits, status }, None));
+        return Ok((EventStore { mailbox, doorbell: Arc::default(), permits, status }, None));
     };
     let (status_sender, status) = watch::channel(StoreStatus::Serving);
     let (replies, outbox) = mpsc::channel(MAILBOX_COMMANDS_MAX.saturating_add(MAILBOX_SPARE));
     tokio::spawn(deliver(outbox));
     let has_room = Arc::new(AtomicBool::new(log.has_room()));
+    let (group_sender, groups) = blocking::sync_channel(1);
+    let doorbell = Arc::new(Doorbell::default());
     let outlets = Arc::new(Outlets {
         replies,
         durable,
         status: status_sender,
-        has_room: Arc::clone(&has_room),
+        has_room,
         permits: Arc::clone(&permits),
         follower,
         mailbox: mailbox.downgrade(),
+        doorbell: Arc::clone(&doorbell),
     });
-    let (group_sender, groups) = blocking::sync_channel(1);
     let syncer_outlets = Arc::clone(&outlets);
     let syncer = thread::Builder::new().name("daybook-syncer".into()).spawn(move || {
         let _latch = LatchOnPanic(&syncer_outlets);
@@ -107,8 +112,9 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
         let _latch = LatchOnPanic(&outlets);
         Writer::new(state, clock, group_sender, &outlets).run(inputs);
     })?;
-    let stopper = Stopper { mailbox: mailbox.clone(), writer, syncer };
-    Ok((EventStore { mailbox, permits, status }, Some(stopper)))
+    let stopper =
+        Stopper { mailbox: mailbox.clone(), doorbell: Arc::clone(&doorbell), writer, syncer };
+    Ok((EventStore { mailbox, doorbell, permits, status }, Some(stopper)))
 }
 
 /// A thread that panics has found a defect: nothing may be acknowledged after it.
@@ -183,9 +189,13 @@ impl EventStore {
         detail: Detail,
     ) -> Result<oneshot::Receiver<Result<Answer, Failure>>, Failure> {
         let (reply, answer) = oneshot::channel();
+        let count = commands.len();
         let input = Input::Commands(Submission { commands, detail, reply });
         match self.mailbox.try_send(input) {
-            Ok(()) => Ok(answer),
+            Ok(()) => {
+                self.doorbell.ring_for(count);
+                Ok(answer)
+            }
             Err(_) => Err(self.failure()),
         }
     }
@@ -214,8 +224,9 @@ impl Stopper {
     /// Carries out what is in the mailbox, syncs it, closes the log, and ends the threads. What
     /// arrives later is refused. Blocks until all is durable.
     pub fn stop(self) {
-        let Self { mailbox, writer, syncer } = self;
+        let Self { mailbox, doorbell, writer, syncer } = self;
         let _only_when_the_writer_is_gone = mailbox.blocking_send(Input::Stop);
+        doorbell.ring();
         drop(mailbox);
         for thread in [writer, syncer] {
             let _a_panic_was_reported_by_its_hook = thread.join();
@@ -260,11 +271,9 @@ impl<'a> Writer<'a> {
     fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
         while !(self.stopping && self.backlog.is_empty() && self.stage.is_empty() && !self.syncing)
         {
-            if self.backlog.is_empty() || self.stage.is_full() {
-                match inputs.blocking_recv() {
-                    Some(input) => self.take(input),
-                    None => self.stopping = true,
-                }
+            let nothing_to_do = self.backlog.is_empty() || self.stage.is_full();
+            if nothing_to_do && let Some(input) = self.wait(&mut inputs) {
+                self.take(input);
             }
             while let Ok(input) = inputs.try_recv() {
                 self.take(input);
@@ -282,6 +291,12 @@ impl<'a> Writer<'a> {
             self.take(input);
         }
         self.refuse_all(Failure::Stopping);
+    }
+
+    /// What comes in next, if something does before the bell rings.
+    fn wait(&self, inputs: &mut mpsc::Receiver<Input>) -> Option<Input> {
+        let here = inputs.try_recv().ok();
+        here.or_else(|| self.outlets.doorbell.sleep(self.syncing, || inputs.try_recv().ok()))
     }
 
     fn take(&mut self, input: Input) {

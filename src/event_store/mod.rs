@@ -10,6 +10,7 @@
 mod actor;
 mod chain;
 mod codec;
+mod doorbell;
 mod entry;
 mod event_id;
 mod history;

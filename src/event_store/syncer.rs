@@ -13,6 +13,7 @@ use tracing::{error, warn};
 
 use super::{
     actor::Input,
+    doorbell::Doorbell,
     stage::{Answer, Failure, Pending, Stage},
 };
 use crate::log::{AppendError, LogWriter};
@@ -52,6 +53,7 @@ pub(super) struct Outlets {
     /// Wakes the follower of the log; full means that it is awake already.
     pub(super) follower: SyncSender<()>,
     pub(super) mailbox: mpsc::WeakSender<Input>,
+    pub(super) doorbell: Arc<Doorbell>,
 }
 
 /// Syncs groups until the writer is gone, then closes the log.
@@ -130,6 +132,7 @@ impl Outlets {
     fn wake_writer(&self, latched: bool) {
         if let Some(mailbox) = self.mailbox.upgrade() {
             let _only_when_the_writer_is_gone = mailbox.try_send(Input::Synced { latched });
+            self.doorbell.ring();
         }
     }
 
