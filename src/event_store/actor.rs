@@ -56,6 +56,7 @@ pub struct EventStore {
 pub struct Stopper {
     mailbox: mpsc::Sender<Input>,
     doorbell: Arc<Doorbell>,
+    stopping: Arc<AtomicBool>,
     writer: thread::JoinHandle<()>,
     syncer: thread::JoinHandle<()>,
 }
@@ -92,7 +93,7 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
     tokio::spawn(deliver(outbox));
     let has_room = Arc::new(AtomicBool::new(log.has_room()));
     let (group_sender, groups) = blocking::sync_channel(1);
-    let doorbell = Arc::new(Doorbell::default());
+    let (doorbell, stopping) = (Arc::new(Doorbell::default()), Arc::new(AtomicBool::new(false)));
     let outlets = Arc::new(Outlets {
         replies,
         durable,
@@ -102,6 +103,7 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
         follower,
         mailbox: mailbox.downgrade(),
         doorbell: Arc::clone(&doorbell),
+        stopping: Arc::clone(&stopping),
     });
     let syncer_outlets = Arc::clone(&outlets);
     let syncer = thread::Builder::new().name("daybook-syncer".into()).spawn(move || {
@@ -112,8 +114,13 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
         let _latch = LatchOnPanic(&outlets);
         Writer::new(state, clock, group_sender, &outlets).run(inputs);
     })?;
-    let stopper =
-        Stopper { mailbox: mailbox.clone(), doorbell: Arc::clone(&doorbell), writer, syncer };
+    let stopper = Stopper {
+        mailbox: mailbox.clone(),
+        doorbell: Arc::clone(&doorbell),
+        stopping,
+        writer,
+        syncer,
+    };
     Ok((EventStore { mailbox, doorbell, permits, status }, Some(stopper)))
 }
 
@@ -222,9 +229,11 @@ fn weight(commands: &[Command]) -> u32 {
 
 impl Stopper {
     /// Carries out what is in the mailbox, syncs it, closes the log, and ends the threads. What
-    /// arrives later is refused. Blocks until all is durable.
+    /// arrives later is refused, and so is what the log has no room for. Blocks until all is
+    /// durable.
     pub fn stop(self) {
-        let Self { mailbox, doorbell, writer, syncer } = self;
+        let Self { mailbox, doorbell, stopping, writer, syncer } = self;
+        stopping.store(true, Ordering::Release);
         let _only_when_the_writer_is_gone = mailbox.blocking_send(Input::Stop);
         doorbell.ring();
         drop(mailbox);

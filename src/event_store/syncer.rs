@@ -54,6 +54,8 @@ pub(super) struct Outlets {
     pub(super) follower: SyncSender<()>,
     pub(super) mailbox: mpsc::WeakSender<Input>,
     pub(super) doorbell: Arc<Doorbell>,
+    /// Set when the store is to stop: then nobody waits for room any more.
+    pub(super) stopping: Arc<AtomicBool>,
 }
 
 /// Syncs groups until the writer is gone, then closes the log.
@@ -88,7 +90,8 @@ pub(super) fn run(mut log: Box<dyn LogWriter>, groups: &Receiver<Stage>, outlets
     });
 }
 
-/// Makes a group durable and shows it. Gives how far the log is durable then.
+/// Makes a group durable and shows it, when there is room for it. Gives how far the log is durable
+/// then. After an error no later group may follow: the state that it was decided on is not there.
 fn append(log: &mut dyn LogWriter, stage: &Stage, outlets: &Outlets) -> Result<u64, Failure> {
     if stage.group.is_empty() {
         return Ok(*outlets.durable.borrow());
@@ -99,6 +102,9 @@ fn append(log: &mut dyn LogWriter, stage: &Stage, outlets: &Outlets) -> Result<u
                 outlets.durable.send_replace(head.position);
                 let _awake_already = outlets.follower.try_send(());
                 return Ok(head.position);
+            }
+            Err(AppendError::Full) if outlets.stopping.load(Ordering::Acquire) => {
+                return Err(Failure::Stopping);
             }
             Err(AppendError::Full) => {
                 outlets.tell_room(false);

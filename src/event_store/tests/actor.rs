@@ -189,6 +189,21 @@ async fn a_full_log_holds_a_group_back_until_it_fits() {
 }
 
 #[tokio::test]
+async fn a_full_log_does_not_keep_the_store_from_stopping() {
+    let bench = bench();
+    let answer = bench.submit(vec![open(1, 0)]);
+    for _ in 0..20 {
+        bench.say.send(Err(AppendError::Full)).unwrap();
+    }
+    bench.appended(1).await;
+    let (stopper, tries) = (bench.stopper, Arc::clone(&bench.appended));
+    tokio::task::spawn_blocking(|| stopper.stop()).await.unwrap();
+    assert_eq!(answer.await.unwrap().unwrap_err(), Failure::Stopping);
+    assert!(tries.lock().unwrap().len() < 20, "it waited for room until there was an error");
+    assert_eq!(*bench.store.status().borrow(), StoreStatus::Stopped);
+}
+
+#[tokio::test]
 async fn overload_is_refused_at_once_and_passes() {
     let bench = bench();
     let first = bench.submit(vec![open(0, 0)]);
