@@ -334,8 +334,7 @@ impl<'a> Writer<'a> {
         if self.syncing || self.stage.is_empty() {
             return;
         }
-        let next = Stage::new(self.state.next_position());
-        let stage = std::mem::replace(&mut self.stage, next);
+        let stage = self.take_stage();
         match self.groups.send(stage) {
             Ok(()) => self.syncing = true,
             Err(blocking::SendError(stage)) => {
@@ -345,9 +344,14 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn refuse_all(&mut self, failure: Failure) {
+    /// What was decided so far; what is decided from now on goes into the next group.
+    fn take_stage(&mut self) -> Stage {
         let next = Stage::new(self.state.next_position());
-        let stage = std::mem::replace(&mut self.stage, next);
+        std::mem::replace(&mut self.stage, next)
+    }
+
+    fn refuse_all(&mut self, failure: Failure) {
+        let stage = self.take_stage();
         if !stage.pending.is_empty() {
             self.outlets.answer(stage.pending, Err(failure));
         }

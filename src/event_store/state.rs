@@ -115,10 +115,12 @@ impl State {
             return Verdict::Replayed { position };
         }
         let mut time_micros = now_micros.max(self.newest_time_micros);
-        while self.ledger.has_named_saga(self.own_saga_id(time_micros)) {
+        let mut saga_id = self.own_saga_id(time_micros);
+        while self.ledger.has_named_saga(saga_id) {
             time_micros = time_micros.saturating_add(MILLISECOND_MICROS);
+            saga_id = self.own_saga_id(time_micros);
         }
-        let context = self.context(command, time_micros);
+        let context = self.context(command, saga_id);
         let mut decision = std::mem::take(&mut self.decision);
         let verdict = match self.ledger.decide(command, &context, &mut decision) {
             Ok(()) => {
@@ -137,11 +139,11 @@ impl State {
         SagaId::new(self.codec.ids().at(self.next_position, time_micros))
     }
 
-    fn context(&self, command: &Command, time_micros: i64) -> Context {
+    fn context(&self, command: &Command, saga_id: SagaId) -> Context {
         let place = |saga_id: SagaId| self.codec.ids().position_of(saga_id.uuid());
         let reserved = named_saga(command).and_then(place);
         Context {
-            saga_id: self.own_saga_id(time_micros),
+            saga_id,
             saga_id_reserved: reserved.is_some_and(|position| position < self.next_position),
         }
     }

@@ -254,6 +254,11 @@ impl FrameHeader {
         if !self.matches(payload) {
             return Err(FrameFault::PayloadChecksum);
         }
+        self.parse(payload)
+    }
+
+    /// Takes a payload whose checksum is known to match.
+    fn parse(&self, payload: &[u8]) -> Result<Arc<Block>, FrameFault> {
         Block::parse(self.first_position, self.event_count, payload.to_vec())
             .filter(|block| block.records().count() == usize::from(self.record_count))
             .map(Arc::new)
@@ -321,7 +326,7 @@ impl Encoder<'_> {
                 payload_checksum: crc32c(payload),
                 chain,
             };
-            let Ok(block) = header.block(payload) else {
+            let Ok(block) = header.parse(payload) else {
                 unreachable!("a payload that was just written is a block")
             };
             next_position = header.next_position();
