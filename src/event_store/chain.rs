@@ -13,7 +13,7 @@ use super::entry::{AccountLink, EVENTS_MAX};
 /// Every so many versions of an account, one of its entries has a link that leads far back. A
 /// smaller stride makes time travel faster and entries larger: at 16 a link costs less than a
 /// fifth of a byte an entry. It is more than an entry can have events, so that no mark is missed.
-pub const SKIP_STRIDE: u64 = 16;
+const SKIP_STRIDE: u64 = 16;
 
 const _: () = assert!(EVENTS_MAX < 16, "an entry passes one multiple of the stride at most");
 

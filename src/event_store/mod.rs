@@ -24,7 +24,6 @@ mod window;
 mod tests;
 
 pub use actor::{EventStore, MAILBOX_COMMANDS_MAX, Parts, Stopper, start};
-pub use chain::SKIP_STRIDE;
 pub use codec::{Codec, Malformed};
 pub use entry::{AccountLink, Entry, EntryAccount, Numbered, SagaEnd, SagaLink};
 pub use event_id::EventIds;

@@ -1,7 +1,7 @@
 //! A group: the records that are committed together.
 
+use super::RECORD_BYTES_MAX;
 use super::block::{RECORD_EVENTS_MAX, RECORD_HEADER_BYTES};
-use super::{GROUP_BYTES_MAX, RECORD_BYTES_MAX};
 
 /// Records in order, ready to be appended as a whole.
 #[derive(Debug)]
@@ -70,13 +70,6 @@ impl Group {
     pub fn byte_count(&self) -> usize {
         let lengths = self.records.len().saturating_mul(RECORD_HEADER_BYTES);
         self.bytes.len().saturating_add(lengths)
-    }
-
-    /// Whether one more record of `more` bytes fits as well.
-    #[must_use]
-    pub fn has_room_for(&self, more: usize) -> bool {
-        let more = more.saturating_add(RECORD_HEADER_BYTES);
-        self.byte_count().saturating_add(more) <= GROUP_BYTES_MAX
     }
 
     /// Its records in order: how many events each has, and its bytes.

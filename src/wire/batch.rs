@@ -4,14 +4,14 @@ use prost::Message as _;
 use tonic::{Code, Status};
 
 use super::{
-    parse::{self, Violations},
+    parse,
     reads::Reads,
     render::{self, Done},
     status,
 };
 use crate::{
     domain::Command,
-    event_store::{Answer, Detail, Failure, HistoryError, Outcome},
+    event_store::{Answer, Cursor, Detail, Entry, Failure, HistoryError, Outcome},
     proto,
     views::SagaView,
 };
@@ -61,10 +61,8 @@ impl Batch {
         return_results: bool,
     ) -> Result<Self, Status> {
         if !(1..=BATCH_COMMANDS_MAX).contains(&commands.len()) {
-            let mut wrong = Violations::default();
             let limit = format!("must have 1 to {BATCH_COMMANDS_MAX} items");
-            let _noted: Option<()> = wrong.check("commands", Err(limit));
-            return Err(wrong.status());
+            return Err(parse::invalid("commands", limit));
         }
         if return_results {
             expect_small_results(&commands)?;
@@ -130,19 +128,38 @@ pub(super) async fn judge(
     commands: &[Command],
     outcomes: Vec<(usize, Outcome)>,
 ) -> Result<Vec<(usize, Result<Done, Status>)>, Status> {
-    let mut judged = Vec::with_capacity(outcomes.len());
-    for (place, outcome) in outcomes {
+    let mut recorded = read_replayed(reads, &outcomes).await?.into_iter();
+    let judge_one = |(place, outcome): (usize, Outcome)| {
         let done = match outcome {
             Outcome::Recorded(entry) => finished(Done { entry, replayed: false }),
             Outcome::Refused(refusal) => Err(status::refused(&refusal)),
-            Outcome::Replayed { position } => match commands.get(place) {
-                Some(command) => replayed(reads, command, position).await,
-                None => Err(status::internal("an outcome without a command")),
+            Outcome::Replayed { position: _ } => match (commands.get(place), recorded.next()) {
+                (Some(command), Some(entry)) => replayed(command, entry),
+                (None, _) | (_, None) => Err(status::internal("an outcome without its command")),
             },
         };
-        judged.push((place, done));
+        (place, done)
+    };
+    Ok(outcomes.into_iter().map(judge_one).collect())
+}
+
+/// The entries of the outcomes that were recorded earlier, in order, read at once.
+async fn read_replayed(
+    reads: &Reads,
+    outcomes: &[(usize, Outcome)],
+) -> Result<Vec<Result<Entry, HistoryError>>, Status> {
+    let position = |(_, outcome): &(usize, Outcome)| match outcome {
+        Outcome::Replayed { position } => Some(*position),
+        Outcome::Recorded(_) | Outcome::Refused(_) => None,
+    };
+    let positions: Vec<u64> = outcomes.iter().filter_map(position).collect();
+    if positions.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(judged)
+    let read = move |cursor: &mut Cursor| {
+        positions.into_iter().map(|position| cursor.entry(position)).collect()
+    };
+    reads.in_log(read).await
 }
 
 /// A transfer that failed is not done, though it is recorded.
@@ -156,9 +173,8 @@ fn finished(done: Done) -> Result<Done, Status> {
     Ok(done)
 }
 
-async fn replayed(reads: &Reads, command: &Command, position: u64) -> Result<Done, Status> {
-    let entry = reads.in_log(move |cursor| cursor.entry(position)).await?;
-    let entry = entry.map_err(|failure: HistoryError| status::unreadable(&failure))?;
+fn replayed(command: &Command, entry: Result<Entry, HistoryError>) -> Result<Done, Status> {
+    let entry = entry.map_err(|failure| status::unreadable(&failure))?;
     if entry.answers(command) {
         finished(Done { entry: Box::new(entry), replayed: true })
     } else {
@@ -173,10 +189,8 @@ fn expect_small_results(commands: &[proto::BatchCommand]) -> Result<(), Status> 
     if bytes.fold(0, usize::saturating_add) <= RESULTS_BYTES_MAX {
         return Ok(());
     }
-    let mut wrong = Violations::default();
     let limit = "must be false for so many commands: their results might exceed 3 MiB";
-    let _noted: Option<()> = wrong.check("return_results", Err(limit));
-    Err(wrong.status())
+    Err(parse::invalid("return_results", limit))
 }
 
 /// How many bytes of free text the result of a command repeats.

@@ -29,10 +29,15 @@ impl Violations {
         match value {
             Ok(value) => Some(value),
             Err(wrong) => {
-                self.0.push(FieldViolation::new(field, wrong.to_string()));
+                self.note(field, wrong);
                 None
             }
         }
+    }
+
+    /// Notes what is wrong with a field.
+    pub(super) fn note(&mut self, field: &str, wrong: impl Display) {
+        self.0.push(FieldViolation::new(field, wrong.to_string()));
     }
 
     /// All that was noted, as a status.
@@ -109,6 +114,13 @@ impl Violations {
         let value = P::try_from(number).map_err(|_| "must be a known value");
         self.check(field, value).map(known)
     }
+}
+
+/// INVALID_ARGUMENT for one field.
+pub(super) fn invalid(field: &str, wrong: impl Display) -> Status {
+    let mut violations = Violations::default();
+    violations.note(field, wrong);
+    violations.status()
 }
 
 /// The command that opens an account. Makes the account's id if the caller gave none.
@@ -214,10 +226,6 @@ pub(super) fn batch_command(command: proto::BatchCommand) -> Result<Command, Sta
         Some(Kind::WithdrawMoney(request)) => withdraw_money(request),
         Some(Kind::TransferMoney(request)) => transfer_money(&request),
         Some(Kind::CloseAccount(request)) => close_account(&request),
-        None => {
-            let mut wrong = Violations::default();
-            let nothing: Option<Command> = wrong.check("command", Err("must be set"));
-            wrong.finish(nothing)
-        }
+        None => Err(invalid("command", "must be set")),
     }
 }

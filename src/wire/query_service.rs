@@ -191,9 +191,8 @@ impl QueryService for Queries {
         };
         let limit = u64::try_from(limit).unwrap_or(u64::MAX);
         let page = reads
-            .in_log(move |cursor| list_events(cursor, &view, range, direction, limit))
-            .await?
-            .map_err(|failure| status::unreadable(&failure))?;
+            .read_log(move |cursor| list_events(cursor, &view, range, direction, limit))
+            .await?;
         let ids = reads.history.codec().ids();
         let next: Vec<u64> = page.next.into_iter().collect();
         Ok(Response::new(proto::ListAccountEventsResponse {
@@ -229,11 +228,11 @@ impl QueryService for Queries {
         let total = view.as_ref().map_or(totals.transaction_count, |view| view.transaction_count);
         let before = token.first().copied();
         let before = before.unwrap_or_else(|| totals.position.saturating_add(1));
-        let page = reads.in_log(move |cursor| match view {
+        let page = reads.read_log(move |cursor| match view {
             Some(view) => list_account_transactions(cursor, &view, before, limit),
             None => list_transactions(cursor, before, limit),
         });
-        let page = page.await?.map_err(|failure| status::unreadable(&failure))?;
+        let page = page.await?;
         let ids = reads.history.codec().ids();
         let rendered = page.transactions.iter().map(|line| render::transaction(ids, line));
         let next: Vec<u64> = page.next.into_iter().collect();
@@ -263,10 +262,8 @@ impl QueryService for Queries {
             (books.locate_saga(saga_id, ids), books.position())
         };
         let place = place.ok_or_else(|| status::saga_not_found(saga_id))?;
-        let saga = reads.in_log(move |cursor| find_saga(cursor, saga_id, place)).await?;
-        let saga = saga
-            .map_err(|failure| status::unreadable(&failure))?
-            .ok_or_else(|| status::saga_not_found(saga_id))?;
+        let saga = reads.read_log(move |cursor| find_saga(cursor, saga_id, place)).await?;
+        let saga = saga.ok_or_else(|| status::saga_not_found(saga_id))?;
         let saga = Some(render::saga(&saga));
         Ok(Response::new(proto::GetSagaResponse { saga, position: number(position) }))
     }
@@ -308,8 +305,7 @@ impl QueryService for Queries {
             };
             (filter, books.position())
         };
-        let page = reads.in_log(move |cursor| list_sagas(cursor, filter, limit)).await?;
-        let page = page.map_err(|failure| status::unreadable(&failure))?;
+        let page = reads.read_log(move |cursor| list_sagas(cursor, filter, limit)).await?;
         Ok(Response::new(proto::ListSagasResponse {
             sagas: page.sagas.iter().map(render::saga).collect(),
             next_page_token: reads.tokens.make(&list, &page.next),

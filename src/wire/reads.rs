@@ -7,7 +7,7 @@ use tonic::{Status, metadata::MetadataMap};
 
 use super::{page_token::PageTokens, status};
 use crate::{
-    event_store::{Cursor, EventStore, History},
+    event_store::{Cursor, EventStore, History, HistoryError},
     views::Views,
 };
 
@@ -72,6 +72,14 @@ impl Reads {
         let mut cursor = self.history.cursor();
         let read = tokio::task::spawn_blocking(move || read(&mut cursor));
         read.await.map_err(|_| status::internal("a read of the log panicked"))
+    }
+
+    /// As [`Reads::in_log`], for what fails only if the log cannot be read.
+    pub(super) async fn read_log<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Cursor) -> Result<T, HistoryError> + Send + 'static,
+    ) -> Result<T, Status> {
+        self.in_log(read).await?.map_err(|failure| status::unreadable(&failure))
     }
 }
 

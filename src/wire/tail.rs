@@ -16,12 +16,7 @@ use tokio::{
 use tonic::Status;
 
 use super::{parse::Violations, reads::Reads, render, status};
-use crate::{
-    domain::AccountId,
-    event_store::{Entry, History, HistoryError},
-    log::Block,
-    proto,
-};
+use crate::{domain::AccountId, event_store::Entry, log::Block, proto};
 
 /// How many events one message holds before it is sent: enough to be cheap, few enough that a
 /// stuck reader costs little.
@@ -62,7 +57,7 @@ impl Question {
         let after_position = wrong.count("after_position", request.after_position);
         if request.account_ids.len() > FILTER_ACCOUNTS_MAX {
             let limit = format!("must have at most {FILTER_ACCOUNTS_MAX} items");
-            let _noted: Option<()> = wrong.check("account_ids", Err(limit));
+            wrong.note("account_ids", limit);
         }
         let named = request.account_ids.iter().take(FILTER_ACCOUNTS_MAX).enumerate();
         let accounts = named
@@ -83,8 +78,9 @@ impl Question {
 
 /// A tail on its way.
 struct Tail {
-    history: History,
+    reads: Reads,
     filter: Filter,
+    /// Of the tail's own, to know what it has seen of it.
     durable: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
     /// The block that is being told, and was not told to its end.
@@ -113,7 +109,7 @@ pub(super) fn tail(
         return Err(status::beyond_head("after_position", head));
     }
     let tail = Tail {
-        history: reads.history.clone(),
+        reads: reads.clone(),
         filter: question.filter,
         durable,
         stopping,
@@ -177,7 +173,7 @@ impl Tail {
         let next = self.position.saturating_add(1);
         let block = self.next_block(next).await?;
         for record in block.records().skip_while(|record| record.last_position() < next) {
-            let entry = self.history.decode(&record);
+            let entry = self.reads.history.decode(&record);
             let entry = entry.map_err(|failure| status::unreadable(&failure))?;
             self.add(&entry, next, events);
             self.position = entry.last_position();
@@ -193,17 +189,14 @@ impl Tail {
         if let Some(block) = self.block.take() {
             return Ok(block);
         }
-        if let Some(block) = self.history.log().recent_block(position) {
+        if let Some(block) = self.reads.history.log().recent_block(position) {
             return Ok(block);
         }
-        let history = self.history.clone();
-        let read = tokio::task::spawn_blocking(move || history.log().block(position));
-        let block = read.await.map_err(|_| status::internal("a read of the log panicked"))?;
-        block.map_err(|failure| status::unreadable(&HistoryError::Log(failure)))
+        self.reads.read_log(move |cursor| cursor.block(position)).await
     }
 
     fn add(&self, entry: &Entry, from: u64, events: &mut Vec<proto::Event>) {
-        let ids = self.history.codec().ids();
+        let ids = self.reads.history.codec().ids();
         let wanted = entry.numbered().filter(|event| {
             let kind = render::event_type(event.fact.kind());
             event.position >= from && self.filter.passes(event.account.id, kind)
