@@ -1,8 +1,6 @@
 //! An account: its state, the rules of its own, and the fold of its events.
 
-use std::collections::BTreeSet;
-
-use super::{AccountId, Amount, Balance, CurrencyCode, Fact, Refusal, SagaId};
+use super::{AccountId, Amount, Balance, CurrencyCode, Fact, Refusal, SagaId, pending::Pending};
 
 /// Whether an account takes commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,13 +15,18 @@ pub enum AccountState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     id: AccountId,
+    compact: Compact,
+    /// The transfers from here that have begun and not ended.
+    pending: Pending,
+}
+
+/// The state of an account but for its id and its pending transfers: what is kept of each, and
+/// there may be millions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compact {
     balance: Balance,
     version: u64,
     kind: Kind,
-    /// The transfers from here that have begun and not ended. Boxed, because in one log a
-    /// transfer begins and ends at once: nearly every account has none.
-    #[expect(clippy::box_collection, reason = "a word instead of three in each account")]
-    pending: Option<Box<BTreeSet<SagaId>>>,
 }
 
 /// Currency and state in one word, because there may be millions of accounts: the currency as
@@ -59,35 +62,24 @@ impl Kind {
 #[error("an event does not follow from the state of its account")]
 pub struct Inconsistent;
 
-impl Account {
+impl Compact {
     /// An account before its first event.
-    #[must_use]
-    pub fn unopened(id: AccountId) -> Self {
-        Self {
-            id,
-            balance: Balance::ZERO,
-            version: 0,
-            kind: Kind::new(CurrencyCode::USD),
-            pending: None,
-        }
-    }
+    pub const UNOPENED: Self =
+        Self { balance: Balance::ZERO, version: 0, kind: Kind::new(CurrencyCode::USD) };
 
-    /// An open account as it was before some event, none of its transfers pending.
+    /// The state of an account that has been opened.
     #[must_use]
-    pub fn resumed(id: AccountId, currency: CurrencyCode, balance: Balance, version: u64) -> Self {
-        Self { kind: Kind::new(currency), balance, version, ..Self::unopened(id) }
-    }
-
-    /// Its id.
-    #[must_use]
-    pub fn id(&self) -> AccountId {
-        self.id
-    }
-
-    /// Its currency; without meaning before it is opened.
-    #[must_use]
-    pub fn currency(&self) -> CurrencyCode {
-        self.kind.currency()
+    pub fn new(
+        currency: CurrencyCode,
+        state: AccountState,
+        balance: Balance,
+        version: u64,
+    ) -> Self {
+        let kind = match state {
+            AccountState::Active => Kind::new(currency),
+            AccountState::Closed => Kind::new(currency).closed(),
+        };
+        Self { balance, version, kind }
     }
 
     /// What it holds.
@@ -108,18 +100,83 @@ impl Account {
         self.kind.state()
     }
 
+    /// Its currency; without meaning before it is opened.
+    #[must_use]
+    pub fn currency(&self) -> CurrencyCode {
+        self.kind.currency()
+    }
+}
+
+impl Account {
+    /// An account before its first event.
+    #[must_use]
+    pub fn unopened(id: AccountId) -> Self {
+        Self::new(id, Compact::UNOPENED, Pending::None)
+    }
+
+    /// An open account as it was before some event, none of its transfers pending.
+    #[must_use]
+    pub fn resumed(id: AccountId, currency: CurrencyCode, balance: Balance, version: u64) -> Self {
+        let compact = Compact::new(currency, AccountState::Active, balance, version);
+        Self::new(id, compact, Pending::None)
+    }
+
+    pub(super) fn new(id: AccountId, compact: Compact, pending: Pending) -> Self {
+        Self { id, compact, pending }
+    }
+
+    /// Its state, but for its pending transfers.
+    #[must_use]
+    pub fn compact(&self) -> Compact {
+        self.compact
+    }
+
+    pub(super) fn pending_set(&self) -> &Pending {
+        &self.pending
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> AccountId {
+        self.id
+    }
+
+    /// Its currency; without meaning before it is opened.
+    #[must_use]
+    pub fn currency(&self) -> CurrencyCode {
+        self.compact.currency()
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn balance(&self) -> Balance {
+        self.compact.balance
+    }
+
+    /// How many events it has.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.compact.version
+    }
+
+    /// Whether it takes commands.
+    #[must_use]
+    pub fn state(&self) -> AccountState {
+        self.compact.state()
+    }
+
     /// The transfers from it that have begun and not ended, in ascending order.
     pub fn pending(&self) -> impl Iterator<Item = SagaId> {
-        self.pending.iter().flat_map(|pending| pending.iter().copied())
+        self.pending.as_slice().iter().copied()
     }
 
     /// That it has the version which a command expects.
     pub(super) fn expect_version(&self, expected: Option<u64>) -> Result<(), Refusal> {
         match expected {
-            Some(expected) if expected != self.version => Err(Refusal::VersionMismatch {
+            Some(expected) if expected != self.version() => Err(Refusal::VersionMismatch {
                 account_id: self.id,
                 expected,
-                actual: self.version,
+                actual: self.version(),
             }),
             Some(_) | None => Ok(()),
         }
@@ -137,25 +194,27 @@ impl Account {
     pub(super) fn deposit(&self, amount: Amount) -> Result<Fact, Refusal> {
         self.expect_active()?;
         let balance =
-            self.balance.plus(amount).ok_or(Refusal::BalanceLimit { account_id: self.id })?;
+            self.balance().plus(amount).ok_or(Refusal::BalanceLimit { account_id: self.id })?;
         Ok(Fact::MoneyDeposited { amount, balance, compensation: false })
     }
 
     /// Takes money, never more than there is.
     pub(super) fn withdraw(&self, amount: Amount) -> Result<Fact, Refusal> {
         self.expect_active()?;
-        let balance =
-            self.balance.minus(amount).ok_or(Refusal::InsufficientFunds { account_id: self.id })?;
+        let balance = self
+            .balance()
+            .minus(amount)
+            .ok_or(Refusal::InsufficientFunds { account_id: self.id })?;
         Ok(Fact::MoneyWithdrawn { amount, balance })
     }
 
     /// Closes it.
     pub(super) fn close(&self) -> Result<Fact, Refusal> {
         self.expect_active()?;
-        if self.balance != Balance::ZERO {
-            return Err(Refusal::BalanceNotZero { account_id: self.id, balance: self.balance });
+        if self.balance() != Balance::ZERO {
+            return Err(Refusal::BalanceNotZero { account_id: self.id, balance: self.balance() });
         }
-        if self.pending.is_some() {
+        if !self.pending.is_empty() {
             return Err(Refusal::TransferPending { account_id: self.id });
         }
         Ok(Fact::AccountClosed)
@@ -167,36 +226,42 @@ impl Account {
     /// [`Inconsistent`] when the fact cannot follow on the state, which is then unchanged.
     pub fn evolve(&mut self, fact: &Fact, saga_id: Option<SagaId>) -> Result<(), Inconsistent> {
         let opening = matches!(fact, Fact::AccountOpened { .. });
-        if opening != (self.version == 0) || self.state() == AccountState::Closed {
+        if opening != (self.version() == 0) || self.state() == AccountState::Closed {
             return Err(Inconsistent);
         }
         match fact {
             Fact::AccountOpened { owner: _, currency, initial_balance } => {
-                self.kind = Kind::new(*currency);
-                self.balance = *initial_balance;
+                self.compact.kind = Kind::new(*currency);
+                self.compact.balance = *initial_balance;
             }
             Fact::MoneyDeposited { amount, balance, compensation: _ } => {
-                self.set_balance(self.balance.plus(*amount), *balance)?;
+                self.set_balance(self.balance().plus(*amount), *balance)?;
             }
             Fact::MoneyWithdrawn { amount, balance } => {
-                self.set_balance(self.balance.minus(*amount), *balance)?;
+                self.set_balance(self.balance().minus(*amount), *balance)?;
             }
             Fact::TransferInitiated { to, amount: _ } => {
-                if *to == self.id {
+                if *to == self.id || !self.pending.insert(saga_id.ok_or(Inconsistent)?) {
                     return Err(Inconsistent);
                 }
-                self.begin(saga_id.ok_or(Inconsistent)?)?;
             }
-            Fact::TransferCompleted => self.end_if_begun(saga_id.ok_or(Inconsistent)?),
-            Fact::TransferFailed { error: _ } => self.end(saga_id.ok_or(Inconsistent)?)?,
-            Fact::AccountClosed => {
-                if self.balance != Balance::ZERO || self.pending.is_some() {
+            // It may have been begun elsewhere.
+            Fact::TransferCompleted => {
+                self.pending.remove(saga_id.ok_or(Inconsistent)?);
+            }
+            Fact::TransferFailed { error: _ } => {
+                if !self.pending.remove(saga_id.ok_or(Inconsistent)?) {
                     return Err(Inconsistent);
                 }
-                self.kind = self.kind.closed();
+            }
+            Fact::AccountClosed => {
+                if self.balance() != Balance::ZERO || !self.pending.is_empty() {
+                    return Err(Inconsistent);
+                }
+                self.compact.kind = self.compact.kind.closed();
             }
         }
-        self.version = self.version.checked_add(1).ok_or(Inconsistent)?;
+        self.compact.version = self.version().checked_add(1).ok_or(Inconsistent)?;
         Ok(())
     }
 
@@ -204,29 +269,7 @@ impl Account {
         if reached != Some(said) {
             return Err(Inconsistent);
         }
-        self.balance = said;
+        self.compact.balance = said;
         Ok(())
-    }
-
-    fn begin(&mut self, saga_id: SagaId) -> Result<(), Inconsistent> {
-        let new = self.pending.get_or_insert_default().insert(saga_id);
-        if new { Ok(()) } else { Err(Inconsistent) }
-    }
-
-    fn end(&mut self, saga_id: SagaId) -> Result<(), Inconsistent> {
-        if !self.pending.as_ref().is_some_and(|pending| pending.contains(&saga_id)) {
-            return Err(Inconsistent);
-        }
-        self.end_if_begun(saga_id);
-        Ok(())
-    }
-
-    fn end_if_begun(&mut self, saga_id: SagaId) {
-        if let Some(pending) = &mut self.pending {
-            pending.remove(&saga_id);
-            if pending.is_empty() {
-                self.pending = None;
-            }
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! A decision: what a command does, before it is done.
 
-use super::{Account, Event, Fact, Inconsistent, SagaId};
+use super::{Account, Compact, Event, Fact, Inconsistent, SagaId};
 
 /// The events of one accepted command, and the accounts as they are before and after them.
 ///
@@ -15,10 +15,10 @@ pub struct Decision {
 /// An account that a decision touches.
 #[derive(Clone, Debug)]
 pub struct Touched {
-    /// Its place in the ledger: the number of accounts that were opened before it.
-    pub index: usize,
+    /// Its number: how many accounts were opened before it.
+    pub number: u32,
     /// Its state before the decision.
-    pub before: Account,
+    pub before: Compact,
     /// Its state after the events so far.
     pub after: Account,
 }
@@ -50,8 +50,8 @@ impl Decision {
     }
 
     /// Adds an account, and gives the slot that its events name.
-    pub fn touch(&mut self, index: usize, account: Account) -> usize {
-        self.touched.push(Touched { index, before: account.clone(), after: account });
+    pub fn touch(&mut self, number: u32, account: Account) -> usize {
+        self.touched.push(Touched { number, before: account.compact(), after: account });
         self.touched.len().saturating_sub(1)
     }
 
@@ -91,10 +91,5 @@ impl Decision {
         if self.events.iter().all(|event| event.slot != last) {
             self.touched.pop();
         }
-    }
-
-    /// Takes the accounts' states after all events, for the ledger.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = (usize, Account)> {
-        self.touched.drain(..).map(|touched| (touched.index, touched.after))
     }
 }

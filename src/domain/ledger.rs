@@ -1,23 +1,27 @@
 //! The ledger: all accounts, and the decisions that concern more than one.
 
-use std::hash::BuildHasher;
-
-use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
+use hashbrown::HashSet;
 
 use super::{
-    Account, AccountId, AccountState, Action, Amount, Balance, Command, CurrencyCode, Decision,
-    Fact, Owner, Parties, Refusal, SagaId, StepOutcome, TransferError, TransferPhase, next_phase,
+    Account, AccountId, AccountState, Action, Amount, Balance, Command, Compact, CurrencyCode,
+    Decision, Fact, Owner, Parties, Refusal, Register, Rows, SagaId, StepOutcome, TransferError,
+    TransferPhase, next_phase,
 };
 
-/// The current state of all accounts, indexed by the order of their opening.
-#[derive(Debug, Default)]
-pub struct Ledger {
-    accounts: Vec<Account>,
-    /// Finds an account's place by its id. It holds places of 4 bytes and not the ids again.
-    places: HashTable<u32>,
-    hasher: DefaultHashBuilder,
+/// The current state of all accounts. Whoever owns it may keep a `T` beside each.
+#[derive(Debug)]
+pub struct Ledger<T> {
+    register: Register,
+    rows: Rows<T>,
     /// The sagas whose id a caller chose: those must not be chosen twice.
     named_sagas: HashSet<SagaId>,
+}
+
+impl<T> Default for Ledger<T> {
+    fn default() -> Self {
+        let register = Register::default();
+        Self { register, rows: Rows::default(), named_sagas: HashSet::new() }
+    }
 }
 
 /// What a decision needs beside the state and the command.
@@ -29,11 +33,17 @@ pub struct Context {
     pub saga_id_reserved: bool,
 }
 
-impl Ledger {
+impl<T: Default> Ledger<T> {
+    /// The ids of its accounts.
+    #[must_use]
+    pub fn register(&self) -> &Register {
+        &self.register
+    }
+
     /// How many accounts were ever opened.
     #[must_use]
-    pub fn account_count(&self) -> usize {
-        self.accounts.len()
+    pub fn account_count(&self) -> u32 {
+        self.rows.count()
     }
 
     /// Whether a caller has chosen this id for a saga.
@@ -42,15 +52,22 @@ impl Ledger {
         self.named_sagas.contains(&saga_id)
     }
 
-    /// An account and its place.
+    /// An account and its number.
     #[must_use]
-    pub fn find(&self, account_id: AccountId) -> Option<(usize, &Account)> {
-        let hash = self.hasher.hash_one(account_id);
-        let place = self.places.find(hash, |place| {
-            self.at(*place).is_some_and(|account| account.id() == account_id)
-        })?;
-        let index = usize::try_from(*place).ok()?;
-        self.accounts.get(index).map(|account| (index, account))
+    pub fn find(&self, account_id: AccountId) -> Option<(u32, Account)> {
+        let number = self.register.find(account_id)?;
+        Some((number, self.rows.account(number, account_id)?))
+    }
+
+    /// What is kept beside an account.
+    #[must_use]
+    pub fn beside(&self, number: u32) -> Option<&T> {
+        self.rows.beside(number)
+    }
+
+    /// The same, to change it.
+    pub fn beside_mut(&mut self, number: u32) -> Option<&mut T> {
+        self.rows.beside_mut(number)
     }
 
     /// Brings what a command will look up closer to the processor. Asked for many commands in
@@ -64,12 +81,11 @@ impl Ledger {
             Action::TransferMoney { parties, .. } => (parties.from(), Some(parties.to())),
         };
         for account_id in std::iter::once(one).chain(other) {
-            std::hint::black_box(self.find(account_id).map(|(_, account)| account.version()));
+            let number = self.register.find(account_id);
+            std::hint::black_box(
+                number.and_then(|number| self.rows.state(number)?.version().into()),
+            );
         }
-    }
-
-    fn at(&self, place: u32) -> Option<&Account> {
-        self.accounts.get(usize::try_from(place).ok()?)
     }
 
     /// Decides a command on the current state: `decision` then holds what is to be recorded.
@@ -97,16 +113,16 @@ impl Ledger {
                 decision.push(0, opened(owner, *currency, *initial_balance));
             }
             Action::DepositMoney { account_id, amount, expected_version, reason: _ } => {
-                let account = self.touch_known(*account_id, *expected_version, decision)?;
-                decision.push(0, account.deposit(*amount)?);
+                self.touch_known(*account_id, *expected_version, decision)?;
+                decision.push(0, decision.account(0).deposit(*amount)?);
             }
             Action::WithdrawMoney { account_id, amount, expected_version, reason: _ } => {
-                let account = self.touch_known(*account_id, *expected_version, decision)?;
-                decision.push(0, account.withdraw(*amount)?);
+                self.touch_known(*account_id, *expected_version, decision)?;
+                decision.push(0, decision.account(0).withdraw(*amount)?);
             }
             Action::CloseAccount { account_id, expected_version } => {
-                let account = self.touch_known(*account_id, *expected_version, decision)?;
-                decision.push(0, account.close()?);
+                self.touch_known(*account_id, *expected_version, decision)?;
+                decision.push(0, decision.account(0).close()?);
             }
             Action::TransferMoney { saga_id, parties, amount, reason: _ } => {
                 decision.reset(Some(saga_id.unwrap_or(context.saga_id)));
@@ -129,8 +145,11 @@ impl Ledger {
         }
         let account = Account::unopened(account_id);
         account.expect_version(expected_version)?;
-        u32::try_from(self.accounts.len()).map_err(|_| Refusal::AccountLimit)?;
-        decision.touch(self.accounts.len(), account);
+        let number = self.rows.count();
+        if number == u32::MAX {
+            return Err(Refusal::AccountLimit);
+        }
+        decision.touch(number, account);
         Ok(())
     }
 
@@ -140,12 +159,12 @@ impl Ledger {
         account_id: AccountId,
         expected_version: Option<u64>,
         decision: &mut Decision,
-    ) -> Result<&Account, Refusal> {
-        let (index, account) =
+    ) -> Result<(), Refusal> {
+        let (number, account) =
             self.find(account_id).ok_or(Refusal::AccountNotFound { account_id })?;
         account.expect_version(expected_version)?;
-        decision.touch(index, account.clone());
-        Ok(account)
+        decision.touch(number, account);
+        Ok(())
     }
 
     /// Touches the accounts of a transfer, the source as slot 0 and the destination, if there is
@@ -158,7 +177,7 @@ impl Ledger {
         decision: &mut Decision,
     ) -> Result<(), Refusal> {
         let (from, to) = (parties.from(), parties.to());
-        let (index, source) =
+        let (number, source) =
             self.find(from).ok_or(Refusal::AccountNotFound { account_id: from })?;
         if let Some(saga_id) = chosen_id
             && (context.saga_id_reserved || self.has_named_saga(saga_id))
@@ -166,40 +185,33 @@ impl Ledger {
             return Err(Refusal::SagaExists { saga_id });
         }
         source.expect_active()?;
-        decision.touch(index, source.clone());
-        if let Some((index, destination)) = self.find(to) {
-            if destination.currency() != source.currency() {
+        let currency = source.currency();
+        decision.touch(number, source);
+        if let Some((number, destination)) = self.find(to) {
+            if destination.currency() != currency {
                 return Err(Refusal::CurrencyMismatch { from, to });
             }
-            decision.touch(index, destination.clone());
+            decision.touch(number, destination);
         }
         Ok(())
     }
 
     /// Makes a decision the current state. `named_saga` is the id of its saga if a caller chose
-    /// it. The decision's events stay; its accounts move into the ledger.
-    pub fn commit(&mut self, decision: &mut Decision, named_saga: Option<SagaId>) {
+    /// it.
+    pub fn commit(&mut self, decision: &Decision, named_saga: Option<SagaId>) {
         self.named_sagas.extend(named_saga);
-        for (index, account) in decision.drain() {
-            match self.accounts.get_mut(index) {
-                Some(place) => *place = account,
-                None => self.insert(account),
+        for touched in decision.touched() {
+            if touched.number >= self.rows.count() {
+                self.add(touched.after.id());
             }
+            self.rows.set(touched.number, &touched.after);
         }
     }
 
-    fn insert(&mut self, account: Account) {
-        let Ok(place) = u32::try_from(self.accounts.len()) else {
-            unreachable!("opening refuses the account that cannot be numbered")
-        };
-        let (accounts, hasher) = (&mut self.accounts, &self.hasher);
-        let hash = hasher.hash_one(account.id());
-        accounts.push(account);
-        let hash_of = |place: &u32| {
-            let account = usize::try_from(*place).ok().and_then(|index| accounts.get(index));
-            account.map_or(0, |account| hasher.hash_one(account.id()))
-        };
-        self.places.insert_unique(hash, place, hash_of);
+    fn add(&mut self, account_id: AccountId) {
+        let number = self.register.add(account_id);
+        assert_eq!(number, Some(self.rows.count()), "opening refuses what cannot be numbered");
+        self.rows.push(Compact::UNOPENED, T::default());
     }
 }
 

@@ -12,14 +12,17 @@ mod event;
 mod id;
 mod ledger;
 mod money;
+mod pending;
 mod refusal;
+mod register;
+mod rows;
 mod text;
 mod transfer;
 
 #[cfg(test)]
 mod tests;
 
-pub use account::{Account, AccountState, Inconsistent};
+pub use account::{Account, AccountState, Compact, Inconsistent};
 pub use command::{Action, Command, Parties};
 pub use decision::{Decision, Touched};
 pub use event::{Event, EventKind, Fact};
@@ -27,5 +30,7 @@ pub use id::{AccountId, IdError, RequestId, SagaId};
 pub use ledger::{Context, Ledger};
 pub use money::{AMOUNT_MAX_MINOR, Amount, Balance, CurrencyCode};
 pub use refusal::Refusal;
+pub use register::Register;
+pub use rows::Rows;
 pub use text::{OWNER_CHARS_MAX, Owner, REASON_CHARS_MAX, Reason, TextError};
 pub use transfer::{StepOutcome, TransferError, TransferPhase, next_phase};

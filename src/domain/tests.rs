@@ -96,23 +96,23 @@ fn transfer(from: u128, to: u128, amount: i64) -> Action {
 type Events = Vec<(AccountId, Fact)>;
 
 /// The ledger that these events add up to.
-fn ledger(given: &[(u128, Fact)]) -> Ledger {
+fn ledger(given: &[(u128, Fact)]) -> Ledger<()> {
     let mut ledger = Ledger::default();
     for (id, fact) in given {
         let mut decision = Decision::default();
         decision.reset(Some(saga(SAGA)));
-        let (index, before) = match ledger.find(account(*id)) {
-            Some((index, found)) => (index, found.clone()),
+        let (number, before) = match ledger.find(account(*id)) {
+            Some(found) => found,
             None => (ledger.account_count(), Account::unopened(account(*id))),
         };
-        decision.touch(index, before);
+        decision.touch(number, before);
         decision.replay(0, fact.clone()).unwrap();
-        ledger.commit(&mut decision, None);
+        ledger.commit(&decision, None);
     }
     ledger
 }
 
-fn decide(ledger: &Ledger, action: Action) -> Result<Decision, Refusal> {
+fn decide(ledger: &Ledger<()>, action: Action) -> Result<Decision, Refusal> {
     let context = Context { saga_id: saga(SAGA + 1), saga_id_reserved: false };
     let mut decision = Decision::default();
     ledger.decide(&Command { request_id: None, action }, &context, &mut decision)?;
@@ -120,7 +120,7 @@ fn decide(ledger: &Ledger, action: Action) -> Result<Decision, Refusal> {
 }
 
 fn events(decision: &Decision) -> Events {
-    let account = |event: &Event| decision.touched()[event.slot].before.id();
+    let account = |event: &Event| decision.touched()[event.slot].after.id();
     decision.events().iter().map(|event| (account(event), event.fact.clone())).collect()
 }
 
@@ -263,9 +263,9 @@ fn a_pending_transfer_keeps_its_account_from_closing() {
 fn a_saga_id_is_used_once() {
     let mut ledger = ledger(&[(ALICE, opened(100)), (BOB, opened(0))]);
     let named = transfer_named(Some(saga(9)), ALICE, BOB, 1);
-    let mut decision = decide(&ledger, named.clone()).unwrap();
+    let decision = decide(&ledger, named.clone()).unwrap();
     assert_eq!(decision.saga_id(), Some(saga(9)));
-    ledger.commit(&mut decision, Some(saga(9)));
+    ledger.commit(&decision, Some(saga(9)));
     let exists = Refusal::SagaExists { saga_id: saga(9) };
     assert_eq!(decide(&ledger, named.clone()).unwrap_err(), exists);
     let context = Context { saga_id: saga(1), saga_id_reserved: true };
@@ -345,23 +345,24 @@ proptest! {
         let mut folded: Vec<Account> = Vec::new();
         let mut expected = 0;
         for action in actions {
-            let Ok(mut decision) = decide(&live, action) else { continue };
+            let Ok(decision) = decide(&live, action) else { continue };
             expected += money_made(&decision);
             for touched in decision.touched() {
-                if touched.index == folded.len() {
-                    folded.push(Account::unopened(touched.before.id()));
+                if touched.number as usize == folded.len() {
+                    folded.push(Account::unopened(touched.after.id()));
                 }
-                prop_assert_eq!(&folded[touched.index], &touched.before);
+                prop_assert_eq!(folded[touched.number as usize].compact(), touched.before);
             }
-            let places: Vec<usize> = decision.touched().iter().map(|t| t.index).collect();
+            let places: Vec<usize> =
+                decision.touched().iter().map(|t| t.number as usize).collect();
             for event in decision.events() {
                 folded[places[event.slot]].evolve(&event.fact, decision.saga_id()).unwrap();
             }
-            live.commit(&mut decision, None);
+            live.commit(&decision, None);
             let held: i64 = folded.iter().map(|account| account.balance().minor()).sum();
             prop_assert_eq!(held, expected);
             for account in &folded {
-                prop_assert_eq!(live.find(account.id()).unwrap().1, account);
+                prop_assert_eq!(&live.find(account.id()).unwrap().1, account);
                 prop_assert_eq!(account.pending().count(), 0, "a transfer ends where it begins");
             }
         }

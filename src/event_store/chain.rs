@@ -17,22 +17,22 @@ const SKIP_STRIDE: u64 = 16;
 
 const _: () = assert!(EVENTS_MAX < 16, "an entry passes one multiple of the stride at most");
 
-/// The newest end of an account's chain.
-#[derive(Debug, Default)]
-pub(super) struct Chain {
-    /// The position of the newest entry; 0 before the first.
+/// The newest end of an account's chain: what its next entry links to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
     newest: u64,
     /// For each set bit of the newest mark's number, from the highest: the position of the mark
-    /// whose number has that bit and those above it. Boxed, for most accounts have none.
-    #[expect(clippy::box_collection, reason = "a word instead of three in each account")]
-    marks: Option<Box<Vec<u64>>>,
+    /// whose number has that bit and those above it. Of exact size, for there may be millions.
+    marks: Box<[u64]>,
 }
 
 /// The versions of an account before and after an entry.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Versions {
-    pub(super) before: u64,
-    pub(super) after: u64,
+pub struct Versions {
+    /// Before.
+    pub before: u64,
+    /// After.
+    pub after: u64,
 }
 
 impl Versions {
@@ -44,6 +44,25 @@ impl Versions {
 }
 
 impl Chain {
+    /// The end of a chain that was kept elsewhere: what [`Chain::newest`] and [`Chain::marks`]
+    /// told.
+    #[must_use]
+    pub fn kept(newest: u64, marks: &[u64]) -> Self {
+        Self { newest, marks: marks.into() }
+    }
+
+    /// The first position of the newest entry; 0 before the first.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// The first positions of the entries that later ones may link far back to, the oldest first.
+    #[must_use]
+    pub fn marks(&self) -> &[u64] {
+        &self.marks
+    }
+
     /// The links of the entry that comes next.
     pub(super) fn next_link(&self, versions: Versions) -> AccountLink {
         AccountLink { previous: self.newest, skip: self.skip(versions).unwrap_or(0) }
@@ -51,16 +70,15 @@ impl Chain {
 
     fn skip(&self, versions: Versions) -> Option<u64> {
         let index = kept_marks(versions.mark()?).checked_sub(1)?;
-        self.marks.as_ref()?.get(index).copied()
+        self.marks.get(index).copied()
     }
 
     /// Adds the next entry, which has its first event at `position`.
-    pub(super) fn advance(&mut self, position: u64, versions: Versions) {
+    pub fn advance(&mut self, position: u64, versions: Versions) {
         self.newest = position;
         if let Some(mark) = versions.mark() {
-            let marks = self.marks.get_or_insert_default();
-            marks.truncate(kept_marks(mark));
-            marks.push(position);
+            let kept = self.marks.get(..kept_marks(mark)).unwrap_or(&self.marks);
+            self.marks = [kept, &[position]].concat().into();
         }
     }
 }

@@ -219,7 +219,7 @@ fn put_money(out: &mut Vec<u8>, minor: i64) {
 fn put_account(out: &mut Vec<u8>, position: u64, account: &EntryAccount) {
     let link = &account.link;
     out.extend_from_slice(account.id.bytes());
-    put_number(out, account.number);
+    put_number(out, account.number.into());
     put_number(out, account.version);
     put_money(out, account.balance.minor());
     if account.version > 0 {
@@ -294,7 +294,8 @@ fn read_accounts(
 
 fn read_account(reader: &mut Reader<'_>, first_position: u64) -> Result<EntryAccount, Malformed> {
     let id = AccountId::new(reader.id()?);
-    let number = reader.number()?;
+    let number = u32::try_from(reader.number()?);
+    let number = number.map_err(|_| Malformed("a number that no account has"))?;
     let version = reader.number()?;
     let balance = read_balance(reader)?;
     let mut link = AccountLink::default();

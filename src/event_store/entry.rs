@@ -36,7 +36,7 @@ pub struct EntryAccount {
     pub id: AccountId,
     /// Its number: how many accounts were opened before it. Whoever follows the log finds the
     /// account by it without looking the id up.
-    pub number: u64,
+    pub number: u32,
     /// Its version before.
     pub version: u64,
     /// Its balance before.

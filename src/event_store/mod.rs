@@ -24,6 +24,7 @@ mod window;
 mod tests;
 
 pub use actor::{EventStore, MAILBOX_COMMANDS_MAX, Parts, Stopper, start};
+pub use chain::{Chain, Versions};
 pub use codec::{Codec, Malformed};
 pub use entry::{AccountLink, Entry, EntryAccount, Numbered, SagaEnd, SagaLink};
 pub use event_id::EventIds;

@@ -10,7 +10,8 @@ use super::{
     window::Window,
 };
 use crate::domain::{
-    Account, Action, Command, Context, Decision, Inconsistent, Ledger, Refusal, SagaId, Touched,
+    Account, AccountId, Action, Command, Context, Decision, Inconsistent, Ledger, Refusal,
+    Register, SagaId, Touched,
 };
 
 /// What became of a command.
@@ -48,9 +49,8 @@ const MILLISECOND_MICROS: i64 = 1_000;
 #[derive(Debug)]
 pub struct State {
     codec: Codec,
-    ledger: Ledger,
-    /// By the accounts' places in the ledger.
-    chains: Vec<Chain>,
+    /// With the newest end of its chain beside each account.
+    ledger: Ledger<Chain>,
     window: Window,
     sagas: NewestSagas,
     next_position: u64,
@@ -66,7 +66,6 @@ impl State {
         Self {
             codec,
             ledger: Ledger::default(),
-            chains: Vec::new(),
             window: Window::new(request_id_window),
             sagas: NewestSagas::default(),
             next_position: 1,
@@ -87,10 +86,16 @@ impl State {
         self.next_position
     }
 
-    /// All accounts.
+    /// The ids of all accounts.
     #[must_use]
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
+    pub fn register(&self) -> &Register {
+        self.ledger.register()
+    }
+
+    /// An account.
+    #[must_use]
+    pub fn account(&self, account_id: AccountId) -> Option<Account> {
+        self.ledger.find(account_id).map(|(_, account)| account)
     }
 
     /// Makes deciding the commands faster: see [`Ledger::warm`].
@@ -165,8 +170,8 @@ impl State {
         entry.reason = command.action.reason().into();
         entry.accounts.clear();
         entry.accounts.extend(decision.touched().iter().map(|touched| EntryAccount {
-            id: touched.before.id(),
-            number: u64::try_from(touched.index).unwrap_or(u64::MAX),
+            id: touched.after.id(),
+            number: touched.number,
             version: touched.before.version(),
             balance: touched.before.balance(),
             link: self.link(touched),
@@ -189,8 +194,8 @@ impl State {
         let mut decision = std::mem::take(&mut self.decision);
         decision.reset(entry.saga.map(|saga| saga.id));
         for account in &entry.accounts {
-            let (index, before) = self.before(account)?;
-            decision.touch(index, before);
+            let (number, before) = self.before(account)?;
+            decision.touch(number, before);
         }
         for event in &entry.events {
             decision.replay(event.slot, event.fact.clone())?;
@@ -202,44 +207,40 @@ impl State {
         if self.sagas.link(&decision) != entry.saga {
             return Err(ReplayError::Misplaced("its saga"));
         }
-        self.commit(entry, &mut decision);
+        self.commit(entry, &decision);
         self.decision = decision;
         Ok(())
     }
 
     /// The account that an entry says it found, if that is what the state has.
-    fn before(&self, account: &EntryAccount) -> Result<(usize, Account), ReplayError> {
-        let (index, before) = match self.ledger.find(account.id) {
-            Some((index, found)) => (index, found.clone()),
+    fn before(&self, account: &EntryAccount) -> Result<(u32, Account), ReplayError> {
+        let (number, before) = match self.ledger.find(account.id) {
+            Some(found) => found,
             None => (self.ledger.account_count(), Account::unopened(account.id)),
         };
-        let number = u64::try_from(index).unwrap_or(u64::MAX);
         let found = (number, before.version(), before.balance());
         if found != (account.number, account.version, account.balance) {
             return Err(ReplayError::Misplaced("its account"));
         }
-        Ok((index, before))
+        Ok((number, before))
     }
 
     /// The way back from the entry of a decision that touches an account.
     fn link(&self, touched: &Touched) -> AccountLink {
-        let chain = self.chains.get(touched.index);
+        let chain = self.ledger.beside(touched.number);
         chain.unwrap_or(&Chain::default()).next_link(versions(touched))
     }
 
     /// Takes a decision and its entry into the state.
-    fn commit(&mut self, entry: &Entry, decision: &mut Decision) {
+    fn commit(&mut self, entry: &Entry, decision: &Decision) {
         let position = entry.first_position;
+        self.ledger.commit(decision, entry.saga.map(|saga| saga.id).filter(|_| entry.id_given));
         for touched in decision.touched() {
-            if touched.index >= self.chains.len() {
-                self.chains.push(Chain::default());
-            }
-            if let Some(chain) = self.chains.get_mut(touched.index) {
+            if let Some(chain) = self.ledger.beside_mut(touched.number) {
                 chain.advance(position, versions(touched));
             }
         }
         self.sagas.advance(entry);
-        self.ledger.commit(decision, entry.saga.map(|saga| saga.id).filter(|_| entry.id_given));
         self.next_position = entry.last_position().saturating_add(1);
         self.newest_time_micros = entry.time_micros;
         if let Some(request_id) = entry.request_id {

@@ -1,21 +1,22 @@
 //! The accounts view: what every account is now.
 
-use std::{hash::BuildHasher, num::NonZeroU32};
-
-use hashbrown::{DefaultHashBuilder, HashTable};
+use std::num::NonZeroU32;
 
 use super::{SCAN_ENTRIES_MAX, owners::Owners};
 use crate::{
-    domain::{Account, AccountId, AccountState, CurrencyCode, Fact, Inconsistent, SagaId},
-    event_store::{Entry, EntryAccount},
+    domain::{
+        Account, AccountId, AccountState, Compact, CurrencyCode, Fact, Inconsistent, Register,
+        Rows, SagaId,
+    },
+    event_store::{Chain, Entry, EntryAccount, Versions},
 };
 
 /// All accounts, in the order of their opening.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Accounts {
-    rows: Vec<Row>,
-    places: HashTable<u32>,
-    hasher: DefaultHashBuilder,
+    /// Knows the ids of these accounts, and perhaps of some that are not open here yet.
+    register: Register,
+    rows: Rows<Beside>,
     owners: Owners,
     /// One bit for each account: whether it is closed. Finding the next closed or open account
     /// looks at 64 of them at once.
@@ -23,18 +24,17 @@ pub(super) struct Accounts {
     closed_count: u64,
 }
 
-/// An account, with what reading needs beside its state.
+/// What reading needs of an account beside its state.
 #[derive(Debug)]
-struct Row {
-    account: Account,
+struct Beside {
     owner: u32,
     /// The next account of the same owner; it is never the first of all accounts, number 0.
     next_of_owner: Option<NonZeroU32>,
     open_time_micros: i64,
     update_time_micros: i64,
-    /// The first position of its newest entry: the beginning of the way back.
-    newest_entry: u64,
     transaction_count: u64,
+    /// The way back to its entries.
+    chain: Chain,
 }
 
 /// What an account is, or was.
@@ -75,38 +75,42 @@ pub struct AccountPage {
 }
 
 impl Accounts {
+    /// None yet; `register` has their ids when they come.
+    pub(super) fn new(register: Register) -> Self {
+        Self {
+            register,
+            rows: Rows::default(),
+            owners: Owners::default(),
+            closed: Vec::new(),
+            closed_count: 0,
+        }
+    }
+
     pub(super) fn count(&self) -> u64 {
-        u64::try_from(self.rows.len()).unwrap_or(u64::MAX)
+        self.rows.count().into()
     }
 
     pub(super) fn open_count(&self) -> u64 {
         self.count().saturating_sub(self.closed_count)
     }
 
-    fn row(&self, place: u32) -> Option<&Row> {
-        self.rows.get(usize::try_from(place).ok()?)
-    }
-
-    fn find(&self, account_id: AccountId) -> Option<u32> {
-        let hash = self.hasher.hash_one(account_id);
-        let is_it =
-            |place: &u32| self.row(*place).is_some_and(|row| row.account.id() == account_id);
-        self.places.find(hash, is_it).copied()
-    }
-
     pub(super) fn get(&self, account_id: AccountId) -> Option<AccountView> {
-        self.view(self.find(account_id)?)
+        self.view_of(self.register.find(account_id)?, account_id)
     }
 
-    fn view(&self, place: u32) -> Option<AccountView> {
-        let row = self.row(place)?;
+    fn view(&self, number: u32) -> Option<AccountView> {
+        self.view_of(number, self.register.id(number)?)
+    }
+
+    fn view_of(&self, number: u32, id: AccountId) -> Option<AccountView> {
+        let beside = self.rows.beside(number)?;
         Some(AccountView {
-            account: row.account.clone(),
-            owner: self.owners.at(row.owner)?.name.clone(),
-            open_time_micros: row.open_time_micros,
-            update_time_micros: row.update_time_micros,
-            newest_entry: row.newest_entry,
-            transaction_count: row.transaction_count,
+            account: self.rows.account(number, id)?,
+            owner: self.owners.at(beside.owner)?.name.clone(),
+            open_time_micros: beside.open_time_micros,
+            update_time_micros: beside.update_time_micros,
+            newest_entry: beside.chain.newest(),
+            transaction_count: beside.transaction_count,
         })
     }
 
@@ -118,67 +122,60 @@ impl Accounts {
         slot: usize,
     ) -> Result<(), Inconsistent> {
         let saga_id = entry.saga.map(|saga| saga.id);
-        let index = usize::try_from(before.number).map_err(|_| Inconsistent)?;
-        if index == self.rows.len() {
-            self.open(entry, before, slot)?;
+        let number = before.number;
+        if number == self.rows.count() {
+            self.open(entry, slot)?;
         }
-        let row = self.rows.get_mut(index).ok_or(Inconsistent)?;
-        if row.account.id() != before.id {
+        let mut account = self.rows.account(number, before.id).ok_or(Inconsistent)?;
+        if (account.version(), account.balance()) != (before.version, before.balance) {
             return Err(Inconsistent);
         }
+        let mut transactions = 0_u64;
         for event in entry.events.iter().filter(|event| event.slot == slot) {
-            row.account.evolve(&event.fact, saga_id)?;
+            account.evolve(&event.fact, saga_id)?;
             let counts = u64::from(event.fact.balance_after().is_some());
-            row.transaction_count = row.transaction_count.saturating_add(counts);
+            transactions = transactions.saturating_add(counts);
         }
-        row.update_time_micros = entry.time_micros;
-        row.newest_entry = entry.first_position;
-        if row.account.state() == AccountState::Closed {
-            let owner = row.owner;
-            self.close(index, owner);
+        self.rows.set(number, &account);
+        let beside = self.rows.beside_mut(number).ok_or(Inconsistent)?;
+        beside.transaction_count = beside.transaction_count.saturating_add(transactions);
+        beside.update_time_micros = entry.time_micros;
+        let versions = Versions { before: before.version, after: account.version() };
+        beside.chain.advance(entry.first_position, versions);
+        if account.state() == AccountState::Closed {
+            let owner = beside.owner;
+            self.close(number, owner);
         }
         Ok(())
     }
 
-    fn open(
-        &mut self,
-        entry: &Entry,
-        before: &EntryAccount,
-        slot: usize,
-    ) -> Result<(), Inconsistent> {
+    fn open(&mut self, entry: &Entry, slot: usize) -> Result<(), Inconsistent> {
         let opening = entry.events.iter().find(|event| event.slot == slot).ok_or(Inconsistent)?;
         let Fact::AccountOpened { owner, .. } = &opening.fact else { return Err(Inconsistent) };
-        let place = u32::try_from(self.rows.len()).map_err(|_| Inconsistent)?;
-        let (owner, previous) = self.owners.add_account(owner.as_str(), place);
-        if let Some(index) = previous.and_then(|previous| usize::try_from(previous).ok())
-            && let Some(row) = self.rows.get_mut(index)
-        {
-            row.next_of_owner = NonZeroU32::new(place);
+        let number = self.rows.count();
+        let (owner, previous) = self.owners.add_account(owner.as_str(), number);
+        if let Some(beside) = previous.and_then(|previous| self.rows.beside_mut(previous)) {
+            beside.next_of_owner = NonZeroU32::new(number);
         }
-        if self.rows.len().is_multiple_of(64) {
+        if number.is_multiple_of(u64::BITS) {
             self.closed.push(0);
         }
-        self.rows.push(Row {
-            account: Account::unopened(before.id),
+        let beside = Beside {
             owner,
             next_of_owner: None,
             open_time_micros: entry.time_micros,
             update_time_micros: entry.time_micros,
-            newest_entry: entry.first_position,
             transaction_count: 0,
-        });
-        let (rows, hasher) = (&self.rows, &self.hasher);
-        let hash_of = |place: &u32| {
-            let row = usize::try_from(*place).ok().and_then(|place| rows.get(place));
-            row.map_or(0, |row| hasher.hash_one(row.account.id()))
+            chain: Chain::default(),
         };
-        self.places.insert_unique(hasher.hash_one(before.id), place, hash_of);
+        self.rows.push(Compact::UNOPENED, beside);
         Ok(())
     }
 
-    fn close(&mut self, index: usize, owner: u32) {
-        if let Some(word) = self.closed.get_mut(index / 64) {
-            *word |= 1 << (index % 64);
+    fn close(&mut self, number: u32, owner: u32) {
+        let word = usize::try_from(number / u64::BITS).ok();
+        if let Some(word) = word.and_then(|word| self.closed.get_mut(word)) {
+            *word |= 1 << (number % u64::BITS);
         }
         self.closed_count = self.closed_count.saturating_add(1);
         if let Some(owner) = self.owners.at_mut(owner) {
@@ -223,7 +220,7 @@ impl Accounts {
             if hits != 0 {
                 let offset = usize::try_from(hits.trailing_zeros()).ok()?;
                 let index = base.checked_add(offset)?;
-                return if index < self.rows.len() { u32::try_from(index).ok() } else { None };
+                return u32::try_from(index).ok().filter(|number| *number < self.rows.count());
             }
         }
         None
@@ -246,14 +243,13 @@ impl Accounts {
         let mut page = AccountPage { total: u64::from(total), ..AccountPage::default() };
         let mut place = Some(from.max(owner.first_account));
         for _ in 0..SCAN_ENTRIES_MAX {
-            let Some(row) = place.and_then(|place| self.row(place)) else { break };
-            if page.accounts.len() >= limit {
-                break;
+            let Some(number) = place.filter(|_| page.accounts.len() < limit) else { break };
+            let Some(row) = self.rows.state(number) else { break };
+            if state.is_none_or(|state| row.state() == state) {
+                page.accounts.extend(self.view(number));
             }
-            if state.is_none_or(|state| row.account.state() == state) {
-                page.accounts.extend(place.and_then(|place| self.view(place)));
-            }
-            place = row.next_of_owner.map(NonZeroU32::get);
+            let next = self.rows.beside(number).and_then(|beside| beside.next_of_owner);
+            place = next.map(NonZeroU32::get);
         }
         page.next = place;
         page

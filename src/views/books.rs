@@ -2,12 +2,12 @@
 
 use super::{AccountFilter, AccountPage, AccountView, SagaState, accounts::Accounts, sagas::Sagas};
 use crate::{
-    domain::{AccountId, Inconsistent, SagaId},
+    domain::{AccountId, Inconsistent, Register, SagaId},
     event_store::{Entry, EventIds},
 };
 
 /// What the log adds up to, for reading.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Books {
     accounts: Accounts,
     sagas: Sagas,
@@ -32,6 +32,18 @@ pub struct Totals {
 }
 
 impl Books {
+    /// Of an empty log. `register` has the ids of the accounts of the entries that will come.
+    #[must_use]
+    pub fn new(register: Register) -> Self {
+        Self {
+            accounts: Accounts::new(register),
+            sagas: Sagas::default(),
+            transaction_count: 0,
+            position: 0,
+            time_micros: 0,
+        }
+    }
+
     /// Folds an entry. Entries must come in order and without gaps.
     ///
     /// # Errors

@@ -62,5 +62,7 @@ impl Fold {
 
 fn nothing(log_id: LogId, request_id_window: u64) -> (State, Books) {
     let codec = Codec::new(EventIds::new(log_id));
-    (State::new(codec, request_id_window), Books::default())
+    let state = State::new(codec, request_id_window);
+    let books = Books::new(state.register().clone());
+    (state, books)
 }

@@ -13,8 +13,7 @@ fn replay_gives_the_state_that_deciding_left() {
         }
         assert_eq!(live.next_position(), replayed.next_position());
         for number in 0..12 {
-            let find =
-                |state: &State| state.ledger().find(account(number)).map(|(_, it)| it.clone());
+            let find = |state: &State| state.account(account(number));
             assert_eq!(find(&live), find(&replayed));
         }
         // Both go on alike: the windows, the chains and the sagas are the same, too.
