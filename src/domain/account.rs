@@ -111,13 +111,18 @@ impl Account {
     /// An account before its first event.
     #[must_use]
     pub fn unopened(id: AccountId) -> Self {
-        Self::new(id, Compact::UNOPENED, Pending::None)
+        Self::of(id, Compact::UNOPENED)
     }
 
     /// An open account as it was before some event, none of its transfers pending.
     #[must_use]
     pub fn resumed(id: AccountId, currency: CurrencyCode, balance: Balance, version: u64) -> Self {
-        let compact = Compact::new(currency, AccountState::Active, balance, version);
+        Self::of(id, Compact::new(currency, AccountState::Active, balance, version))
+    }
+
+    /// An account none of whose transfers is pending.
+    #[must_use]
+    pub fn of(id: AccountId, compact: Compact) -> Self {
         Self::new(id, compact, Pending::None)
     }
 

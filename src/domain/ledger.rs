@@ -59,6 +59,20 @@ impl<T: Default> Ledger<T> {
         Some((number, self.rows.account(number, account_id)?))
     }
 
+    /// Gives back the account that comes next by number, and what was kept beside it; `None` when
+    /// there is no further number.
+    pub fn give_back(&mut self, account: &Account, beside: T) -> Option<u32> {
+        let number = self.register.add(account.id())?;
+        self.rows.push(account.compact(), beside);
+        self.rows.set(number, account);
+        Some(number)
+    }
+
+    /// Gives back a saga whose id a caller chose.
+    pub fn give_back_saga(&mut self, saga_id: SagaId) {
+        self.named_sagas.insert(saga_id);
+    }
+
     /// What is kept beside an account.
     #[must_use]
     pub fn beside(&self, number: u32) -> Option<&T> {

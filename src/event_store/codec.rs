@@ -66,7 +66,7 @@ const CHAR_BYTES_MAX: usize = 4;
 /// A record that is not an entry in its one encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a record is not a valid entry: {0}")]
-pub struct Malformed(pub(super) &'static str);
+pub struct Malformed(pub(crate) &'static str);
 
 /// Encodes and decodes the entries of one log.
 #[derive(Clone, Copy, Debug)]

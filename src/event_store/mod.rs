@@ -32,4 +32,5 @@ pub use history::{Cursor, History, HistoryError};
 pub use stage::{Answer, Detail, Failure, Outcome};
 pub use state::{ReplayError, State, Verdict};
 pub use syncer::StoreStatus;
+pub(crate) use varint::{Reader, put_number};
 pub use window::{REQUEST_ID_WINDOW_DEFAULT, REQUEST_ID_WINDOW_RANGE};

@@ -3,7 +3,7 @@
 //! the same state.
 
 use super::{
-    Codec,
+    Codec, History, HistoryError,
     chain::{Chain, Versions},
     codec::Malformed,
     entry::{AccountLink, Entry, EntryAccount, SagaEnd, SagaLink, saga_end},
@@ -72,6 +72,59 @@ impl State {
             newest_time_micros: 0,
             decision: Decision::default(),
         }
+    }
+
+    /// The state of a log up to a position, without its accounts and named sagas, which are to be
+    /// given back one after another, and without the request ids: see [`State::recall`].
+    /// `newest_sagas` are the first positions of the newest sagas that completed, failed and were
+    /// compensated.
+    #[must_use]
+    pub fn resumed(
+        codec: Codec,
+        request_id_window: u64,
+        (position, time_micros): (u64, i64),
+        [completed, failed, compensated]: [u64; 3],
+    ) -> Self {
+        Self {
+            sagas: NewestSagas { completed, failed, compensated },
+            next_position: position.saturating_add(1),
+            newest_time_micros: time_micros,
+            ..Self::new(codec, request_id_window)
+        }
+    }
+
+    /// Gives back the account that comes next by number, with the end of its chain; `None` when
+    /// there is no further number.
+    pub fn give_back_account(&mut self, account: &Account, chain: Chain) -> Option<u32> {
+        self.ledger.give_back(account, chain)
+    }
+
+    /// Gives back a saga whose id a caller chose.
+    pub fn give_back_saga(&mut self, saga_id: SagaId) {
+        self.ledger.give_back_saga(saga_id);
+    }
+
+    /// Reads the request ids again that are to be remembered of the entries up to a position: up
+    /// to where the state was resumed.
+    ///
+    /// # Errors
+    /// [`HistoryError`] when the log cannot be read there.
+    pub fn recall(&mut self, history: &History, until: u64) -> Result<(), HistoryError> {
+        let oldest = self.window.oldest(self.next_position.saturating_sub(1));
+        let (mut cursor, mut entry, mut found) = (history.cursor(), Entry::default(), Vec::new());
+        let mut position = oldest;
+        while position <= until {
+            let block = cursor.block(position)?;
+            for record in block.records() {
+                history.decode_into(&record, &mut entry)?;
+                let place = entry.first_position;
+                let request_id = entry.request_id.filter(|_| (oldest..=until).contains(&place));
+                found.extend(request_id.map(|request_id| (place, request_id)));
+            }
+            position = block.last_position().saturating_add(1);
+        }
+        self.window.recall(found);
+        Ok(())
     }
 
     /// How entries become bytes.

@@ -9,7 +9,7 @@ const PART_BITS: u32 = 7;
 const MORE: u8 = 0x80;
 
 /// Appends a number as LEB128: seven bits a byte, lowest first.
-pub(super) fn put_number(out: &mut Vec<u8>, number: u64) {
+pub(crate) fn put_number(out: &mut Vec<u8>, number: u64) {
     let mut rest = number;
     loop {
         let [low, ..] = rest.to_le_bytes();
@@ -23,37 +23,37 @@ pub(super) fn put_number(out: &mut Vec<u8>, number: u64) {
 }
 
 /// Reads a record from its beginning to its end.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 const SHORT: Malformed = Malformed("it ends too early");
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    pub(super) fn byte(&mut self) -> Result<u8, Malformed> {
+    pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
         let (first, rest) = self.rest.split_first().ok_or(SHORT)?;
         self.rest = rest;
         Ok(*first)
     }
 
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (array, rest) = self.rest.split_first_chunk::<N>().ok_or(SHORT)?;
         self.rest = rest;
         Ok(*array)
     }
 
     /// A UUID that is not nil.
-    pub(super) fn id(&mut self) -> Result<Uuid, Malformed> {
+    pub(crate) fn id(&mut self) -> Result<Uuid, Malformed> {
         let id = Uuid::from_bytes(self.array()?);
         if id.is_nil() { Err(Malformed("a nil id")) } else { Ok(id) }
     }
 
     /// A number in its fewest bytes.
-    pub(super) fn number(&mut self) -> Result<u64, Malformed> {
+    pub(crate) fn number(&mut self) -> Result<u64, Malformed> {
         let mut number: u64 = 0;
         let mut shift: u32 = 0;
         loop {
@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A text that is not empty and has at most `bytes_max` bytes.
-    pub(super) fn text(&mut self, bytes_max: usize) -> Result<&'a str, Malformed> {
+    pub(crate) fn text(&mut self, bytes_max: usize) -> Result<&'a str, Malformed> {
         let length = usize::try_from(self.number()?).unwrap_or(usize::MAX);
         if length == 0 || length > bytes_max {
             return Err(Malformed("a text of a wrong length"));
@@ -87,7 +87,7 @@ impl<'a> Reader<'a> {
     }
 
     /// That nothing is left.
-    pub(super) fn end(&self) -> Result<(), Malformed> {
+    pub(crate) fn end(&self) -> Result<(), Malformed> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed("it goes on too long")) }
     }
 }

@@ -41,6 +41,19 @@ impl Window {
         self.oldest_first.push_back((first_position, request_id));
     }
 
+    /// The oldest position that is remembered when `head` is the newest.
+    pub(super) fn oldest(&self, head: u64) -> u64 {
+        head.saturating_sub(self.span).saturating_add(1)
+    }
+
+    /// Remembers older entries than those that it has, in order.
+    pub(super) fn recall(&mut self, entries: Vec<(u64, RequestId)>) {
+        for (position, request_id) in entries.into_iter().rev() {
+            self.positions.entry(request_id).or_insert(position);
+            self.oldest_first.push_front((position, request_id));
+        }
+    }
+
     /// Forgets the entries that do not begin within the newest `span` positions up to `head`.
     pub(super) fn advance(&mut self, head: u64) {
         while let Some((position, request_id)) = self.oldest_first.front()

@@ -36,6 +36,9 @@ pub struct Config {
     pub ephemeral: bool,
     /// For how many of the newest positions the server knows which request id caused them.
     pub request_id_window: u64,
+    /// After how many events a checkpoint is made, unless there are so many accounts that it would
+    /// cost more than reading the events again.
+    pub checkpoint_events: u64,
     /// How long a stop waits for calls to end before it ends them.
     pub drain_grace: Duration,
     /// How a line of the server's own log looks.
@@ -51,6 +54,7 @@ impl Default for Config {
             data_dir: PathBuf::from("./daybook-data"),
             ephemeral: false,
             request_id_window: 1_048_576,
+            checkpoint_events: 8_388_608,
             drain_grace: Duration::from_secs(10),
             log_format: LogFormat::Auto,
             log_level: LogFilter::default(),
@@ -93,6 +97,13 @@ pub struct ServeArgs {
     #[arg(value_parser = value::parse_request_id_window)]
     #[serde(deserialize_with = "value::request_id_window_in_file")]
     pub request_id_window: Option<u64>,
+
+    /// After how many events a checkpoint is made, which the next start begins from: 1024 to
+    /// 1099511627776 [default: 8388608]
+    #[arg(long, value_name = "COUNT", env = "DAYBOOK_CHECKPOINT_EVENTS", hide_env_values = true)]
+    #[arg(value_parser = value::parse_checkpoint_events)]
+    #[serde(deserialize_with = "value::checkpoint_events_in_file")]
+    pub checkpoint_events: Option<u64>,
 
     /// How long a stop waits for calls to end, such as 500ms, 10s or 2m: at most 1h
     /// [default: 10s]
@@ -156,6 +167,10 @@ pub fn resolve(args: ServeArgs) -> Result<Config, ConfigError> {
             .request_id_window
             .or(file.request_id_window)
             .unwrap_or(default.request_id_window),
+        checkpoint_events: args
+            .checkpoint_events
+            .or(file.checkpoint_events)
+            .unwrap_or(default.checkpoint_events),
         drain_grace: args.drain_grace.or(file.drain_grace).unwrap_or(default.drain_grace),
         log_format: args.log_format.or(file.log_format).unwrap_or(default.log_format),
         log_level: args.log_level.or(file.log_level).unwrap_or(default.log_level),
@@ -191,11 +206,12 @@ mod tests {
     }
 
     /// Every setting but the file: its key, its value in a file, and a flag with another value.
-    const SETTINGS: [(&str, &str, &str); 7] = [
+    const SETTINGS: [(&str, &str, &str); 8] = [
         ("listen", "\"127.0.0.1:1\"", "--listen=[::1]:2"),
         ("data_dir", "\"of-file\"", "--data-dir=of-flag"),
         ("ephemeral", "true", "--ephemeral=false"),
         ("request_id_window", "1024", "--request-id-window=16777216"),
+        ("checkpoint_events", "1024", "--checkpoint-events=1099511627776"),
         ("drain_grace", "\"250ms\"", "--drain-grace=1h"),
         ("log_format", "\"text\"", "--log-format=json"),
         ("log_level", "\"warn\"", "--log-level=daybook=debug"),
@@ -204,6 +220,7 @@ mod tests {
     const ADDRESS: &str =
         "expected an IP address with a port, such as 127.0.0.1:50051 or [::1]:50051";
     const WINDOW: &str = "expected a whole number from 1024 to 16777216";
+    const CHECKPOINT: &str = "expected a whole number from 1024 to 1099511627776";
     const DURATION: &str =
         "expected a whole number with a unit (ms, s, m or h), such as 500ms or 10s";
     const LEVEL: &str = "'inof' is neither a level (error, warn, info, debug, trace, off) nor a \
@@ -247,6 +264,7 @@ mod tests {
             data_dir: "of-file".into(),
             ephemeral: true,
             request_id_window: 1_024,
+            checkpoint_events: 1_024,
             drain_grace: Duration::from_millis(250),
             log_format: LogFormat::Text,
             log_level: "warn".parse().unwrap(),
@@ -259,6 +277,7 @@ mod tests {
             data_dir: "of-flag".into(),
             ephemeral: false,
             request_id_window: 16_777_216,
+            checkpoint_events: 1 << 40,
             drain_grace: Duration::from_secs(3_600),
             log_format: LogFormat::Json,
             log_level: "daybook=debug".parse().unwrap(),
@@ -291,12 +310,13 @@ mod tests {
         }
     }
 
-    fn fields(config: &Config) -> [String; 7] {
+    fn fields(config: &Config) -> [String; 8] {
         let Config {
             listen,
             data_dir,
             ephemeral,
             request_id_window,
+            checkpoint_events,
             drain_grace,
             log_format,
             log_level,
@@ -306,6 +326,7 @@ mod tests {
             data_dir.display().to_string(),
             ephemeral.to_string(),
             request_id_window.to_string(),
+            checkpoint_events.to_string(),
             format!("{drain_grace:?}"),
             format!("{log_format:?}"),
             log_level.to_string(),
@@ -339,6 +360,7 @@ mod tests {
             ("DATA_DIR", "./daybook-data"),
             ("EPHEMERAL", "false"),
             ("REQUEST_ID_WINDOW", "1048576"),
+            ("CHECKPOINT_EVENTS", "8388608"),
             ("DRAIN_GRACE", "10s"),
             ("LOG_FORMAT", "auto"),
             ("LOG_LEVEL", "info"),
@@ -352,9 +374,10 @@ mod tests {
             data_dir: defaults[2].1.into(),
             ephemeral: defaults[3].1.parse().unwrap(),
             request_id_window: defaults[4].1.parse().unwrap(),
-            drain_grace: value::parse_drain_grace(defaults[5].1).unwrap(),
-            log_format: clap::ValueEnum::from_str(defaults[6].1, false).unwrap(),
-            log_level: defaults[7].1.parse().unwrap(),
+            checkpoint_events: defaults[5].1.parse().unwrap(),
+            drain_grace: value::parse_drain_grace(defaults[6].1).unwrap(),
+            log_format: clap::ValueEnum::from_str(defaults[7].1, false).unwrap(),
+            log_level: defaults[8].1.parse().unwrap(),
         };
         assert_eq!(told, Config::default());
     }
@@ -379,6 +402,8 @@ mod tests {
             ("--ephemeral[=<BOOL>]", "perhaps", "value was not a boolean"),
             ("--request-id-window <COUNT>", "1023", WINDOW),
             ("--request-id-window <COUNT>", "16777217", WINDOW),
+            ("--checkpoint-events <COUNT>", "0", CHECKPOINT),
+            ("--checkpoint-events <COUNT>", "1099511627777", CHECKPOINT),
             ("--drain-grace <DURATION>", "10", DURATION),
             ("--drain-grace <DURATION>", "61m", "expected at most 1h"),
             ("--log-level <FILTER>", "inof", LEVEL),
@@ -402,6 +427,7 @@ mod tests {
             ("ephemeral = 'yes'", "invalid type: string \"yes\", expected a boolean"),
             ("request_id_window = '4096'", WINDOW),
             ("request_id_window = 1023", WINDOW),
+            ("checkpoint_events = 1023", CHECKPOINT),
             ("request_id_window = -5", WINDOW),
             ("request_id_window = 16777217", WINDOW),
             ("drain_grace = 10", "invalid type: integer `10`, expected a string"),

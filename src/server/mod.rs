@@ -17,6 +17,7 @@ use crate::{
     wire::{Commands, Desk, Queries},
 };
 
+mod checkpointer;
 mod health;
 mod ledger;
 

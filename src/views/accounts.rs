@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use super::{SCAN_ENTRIES_MAX, owners::Owners};
+use super::{SCAN_ENTRIES_MAX, frozen::Frozen, owners::Owners};
 use crate::{
     domain::{
         Account, AccountId, AccountState, Compact, CurrencyCode, Fact, Inconsistent, Register,
@@ -25,16 +25,30 @@ pub(super) struct Accounts {
 }
 
 /// What reading needs of an account beside its state.
-#[derive(Debug)]
-struct Beside {
-    owner: u32,
+#[derive(Clone, Debug)]
+pub(super) struct Beside {
+    pub(super) owner: u32,
     /// The next account of the same owner; it is never the first of all accounts, number 0.
     next_of_owner: Option<NonZeroU32>,
-    open_time_micros: i64,
-    update_time_micros: i64,
-    transaction_count: u64,
+    pub(super) open_time_micros: i64,
+    pub(super) update_time_micros: i64,
+    pub(super) transaction_count: u64,
     /// The way back to its entries.
-    chain: Chain,
+    pub(super) chain: Chain,
+}
+
+impl Beside {
+    /// What is kept of an account beside its state, without its place among those of its owner.
+    pub(super) fn new(owner: u32, open_time_micros: i64, chain: Chain) -> Self {
+        Self {
+            owner,
+            next_of_owner: None,
+            open_time_micros,
+            update_time_micros: open_time_micros,
+            transaction_count: 0,
+            chain,
+        }
+    }
 }
 
 /// What an account is, or was.
@@ -114,12 +128,61 @@ impl Accounts {
         })
     }
 
-    /// Folds what an entry says of one of its accounts: the facts of one slot, in order.
+    /// An account with what is kept beside it.
+    pub(super) fn row(&self, number: u32) -> Option<(Account, &Beside)> {
+        let account = self.rows.account(number, self.register.id(number)?)?;
+        Some((account, self.rows.beside(number)?))
+    }
+
+    /// The name of an owner.
+    pub(super) fn owner_name(&self, place: u32) -> Option<&str> {
+        self.owners.at(place).map(|owner| &*owner.name)
+    }
+
+    /// Gives back the account that comes next by number. `owner_name` is the name of its owner if
+    /// none of the accounts before has the same owner.
+    pub(super) fn give_back(
+        &mut self,
+        account: &Account,
+        beside: Beside,
+        owner_name: Option<&str>,
+    ) -> Result<(), Inconsistent> {
+        let (number, owner) = (self.rows.count(), beside.owner);
+        self.rows.push(account.compact(), beside);
+        self.rows.set(number, account);
+        if number.is_multiple_of(u64::BITS) {
+            self.closed.push(0);
+        }
+        if let Some(name) = owner_name {
+            if self.owners.count() != owner {
+                return Err(Inconsistent);
+            }
+            self.owners.add_account(name, number);
+        } else {
+            let previous = self.owners.add_account_of(owner, number).ok_or(Inconsistent)?;
+            self.follow_in_owner(previous, number);
+        }
+        if account.state() == AccountState::Closed {
+            self.close(number, owner);
+        }
+        Ok(())
+    }
+
+    /// Notes that an account comes after another one of the same owner.
+    fn follow_in_owner(&mut self, previous: u32, number: u32) {
+        if let Some(beside) = self.rows.beside_mut(previous) {
+            beside.next_of_owner = NonZeroU32::new(number);
+        }
+    }
+
+    /// Folds what an entry says of one of its accounts: the facts of one slot, in order. What the
+    /// account was before is kept in `frozen`, as far as that wants it.
     pub(super) fn apply(
         &mut self,
         entry: &Entry,
         before: &EntryAccount,
         slot: usize,
+        frozen: Option<&mut Frozen>,
     ) -> Result<(), Inconsistent> {
         let saga_id = entry.saga.map(|saga| saga.id);
         let number = before.number;
@@ -129,6 +192,9 @@ impl Accounts {
         let mut account = self.rows.account(number, before.id).ok_or(Inconsistent)?;
         if (account.version(), account.balance()) != (before.version, before.balance) {
             return Err(Inconsistent);
+        }
+        if let Some(frozen) = frozen.filter(|frozen| frozen.wants(number)) {
+            frozen.keep(number, &account, self.rows.beside(number).ok_or(Inconsistent)?);
         }
         let mut transactions = 0_u64;
         for event in entry.events.iter().filter(|event| event.slot == slot) {
@@ -154,20 +220,13 @@ impl Accounts {
         let Fact::AccountOpened { owner, .. } = &opening.fact else { return Err(Inconsistent) };
         let number = self.rows.count();
         let (owner, previous) = self.owners.add_account(owner.as_str(), number);
-        if let Some(beside) = previous.and_then(|previous| self.rows.beside_mut(previous)) {
-            beside.next_of_owner = NonZeroU32::new(number);
+        if let Some(previous) = previous {
+            self.follow_in_owner(previous, number);
         }
         if number.is_multiple_of(u64::BITS) {
             self.closed.push(0);
         }
-        let beside = Beside {
-            owner,
-            next_of_owner: None,
-            open_time_micros: entry.time_micros,
-            update_time_micros: entry.time_micros,
-            transaction_count: 0,
-            chain: Chain::default(),
-        };
+        let beside = Beside::new(owner, entry.time_micros, Chain::default());
         self.rows.push(Compact::UNOPENED, beside);
         Ok(())
     }

@@ -1,8 +1,14 @@
 //! The books: all views together, folded from one entry at a time.
 
-use super::{AccountFilter, AccountPage, AccountView, SagaState, accounts::Accounts, sagas::Sagas};
+use super::{
+    AccountFilter, AccountPage, AccountView, SagaState,
+    accounts::{Accounts, Beside},
+    checkpoint,
+    frozen::Frozen,
+    sagas::Sagas,
+};
 use crate::{
-    domain::{AccountId, Inconsistent, Register, SagaId},
+    domain::{Account, AccountId, Inconsistent, Register, SagaId},
     event_store::{Entry, EventIds},
 };
 
@@ -14,6 +20,9 @@ pub struct Books {
     transaction_count: u64,
     position: u64,
     time_micros: i64,
+    /// The position to freeze at, when it is still to come.
+    freeze_at: Option<u64>,
+    frozen: Option<Frozen>,
 }
 
 /// The figures of the whole ledger.
@@ -35,13 +44,70 @@ impl Books {
     /// Of an empty log. `register` has the ids of the accounts of the entries that will come.
     #[must_use]
     pub fn new(register: Register) -> Self {
-        Self {
-            accounts: Accounts::new(register),
-            sagas: Sagas::default(),
-            transaction_count: 0,
-            position: 0,
-            time_micros: 0,
+        Self::resumed(register, (0, 0), 0, Sagas::default())
+    }
+
+    /// Books up to a position, without their accounts and named sagas, which are to be given back
+    /// one after another.
+    pub(super) fn resumed(
+        register: Register,
+        (position, time_micros): (u64, i64),
+        transaction_count: u64,
+        sagas: Sagas,
+    ) -> Self {
+        let accounts = Accounts::new(register);
+        let (freeze_at, frozen) = (None, None);
+        Self { accounts, sagas, transaction_count, position, time_micros, freeze_at, frozen }
+    }
+
+    pub(super) fn give_back_account(
+        &mut self,
+        account: &Account,
+        beside: Beside,
+        owner_name: Option<&str>,
+    ) -> Result<(), Inconsistent> {
+        self.accounts.give_back(account, beside, owner_name)
+    }
+
+    pub(super) fn give_back_saga(&mut self, saga_id: SagaId, position: u64) {
+        self.sagas.give_back(saga_id, position);
+    }
+
+    /// How many sagas have an id that a caller chose.
+    pub(super) fn named_saga_count(&self) -> u64 {
+        u64::try_from(self.sagas.named().len()).unwrap_or(u64::MAX)
+    }
+
+    /// Asks for the books as they are right after a position, in pieces; says whether that is
+    /// still to be had. They are frozen when they have come there.
+    pub(super) fn freeze_at(&mut self, position: u64) -> bool {
+        self.thaw();
+        self.freeze_at = Some(position);
+        self.freeze_if_due();
+        self.position <= position
+    }
+
+    fn freeze_if_due(&mut self) {
+        if self.freeze_at == Some(self.position) {
+            self.freeze_at = None;
+            let summary =
+                checkpoint::summary(self.position, self.time_micros, self.transaction_count);
+            self.frozen = Some(Frozen::new(&self.accounts, &self.sagas, summary));
         }
+    }
+
+    pub(super) fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// The next piece of the frozen books; `None` after the last one.
+    pub(super) fn next_frozen_piece(&mut self) -> Option<Vec<u8>> {
+        self.frozen.as_mut()?.next_piece(&self.accounts, &self.sagas)
+    }
+
+    /// Forgets what was frozen, and what was to be.
+    pub(super) fn thaw(&mut self) {
+        (self.freeze_at, self.frozen) = (None, None);
     }
 
     /// Folds an entry. Entries must come in order and without gaps.
@@ -54,7 +120,7 @@ impl Books {
             return Err(Inconsistent);
         }
         for (slot, account) in entry.accounts.iter().enumerate() {
-            self.accounts.apply(entry, account, slot)?;
+            self.accounts.apply(entry, account, slot, self.frozen.as_mut())?;
         }
         self.sagas.apply(entry);
         let transactions =
@@ -63,6 +129,7 @@ impl Books {
         self.transaction_count = self.transaction_count.saturating_add(transactions);
         self.position = entry.last_position();
         self.time_micros = entry.time_micros;
+        self.freeze_if_due();
         Ok(())
     }
 

@@ -1,10 +1,13 @@
 //! Folding the whole log at once, as at a start.
 
-use super::Books;
+use super::{
+    Books,
+    checkpoint::{RestoreError, restore},
+};
 use crate::{
     domain::Inconsistent,
     event_store::{Codec, Entry, EventIds, Malformed, ReplayError, State},
-    log::{Block, LogId},
+    log::{Block, LogId, file::Checkpoint},
 };
 
 /// State and books in the making, block by block.
@@ -35,6 +38,19 @@ impl Fold {
     #[must_use]
     pub fn new(request_id_window: u64) -> Self {
         Self { request_id_window, folded: None, entry: Entry::default() }
+    }
+
+    /// What a checkpoint tells, to go on from. The request ids of before are still to be recalled.
+    ///
+    /// # Errors
+    /// [`RestoreError`] when the checkpoint is of no use.
+    pub fn resume(
+        log_id: LogId,
+        request_id_window: u64,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<Self, RestoreError> {
+        let folded = Some(restore(log_id, request_id_window, checkpoint)?);
+        Ok(Self { request_id_window, folded, entry: Entry::default() })
     }
 
     /// Folds the block of the log that comes next.

@@ -2,7 +2,7 @@
 //! shared with readers.
 
 use std::sync::{
-    PoisonError, RwLock, RwLockReadGuard,
+    PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
     atomic::{AtomicBool, Ordering},
     mpsc::Receiver,
 };
@@ -52,6 +52,15 @@ impl Views {
         self.books.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn books_mut(&self) -> RwLockWriteGuard<'_, Books> {
+        self.books.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the books have come to their end.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
     /// Waits until the books have reached a position.
     ///
     /// # Errors
@@ -61,7 +70,7 @@ impl Views {
             return Ok(());
         }
         let mut progress = self.position.subscribe();
-        let enough = |reached: &u64| *reached >= position || self.failed.load(Ordering::Acquire);
+        let enough = |reached: &u64| *reached >= position || self.has_failed();
         let reached = progress.wait_for(enough).await.map_err(|_| ViewsFailed)?;
         if *reached >= position { Ok(()) } else { Err(ViewsFailed) }
     }
@@ -77,7 +86,7 @@ impl Views {
         let next = self.position.borrow().saturating_add(1);
         let block = cursor.block(next)?;
         let mut entry = Entry::default();
-        let mut books = self.books.write().unwrap_or_else(PoisonError::into_inner);
+        let mut books = self.books_mut();
         for record in block.records().skip_while(|record| record.first_position < next) {
             history.decode_into(&record, &mut entry)?;
             books.apply(&entry)?;

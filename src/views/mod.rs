@@ -8,8 +8,10 @@
 mod accounts;
 mod as_of;
 mod books;
+mod checkpoint;
 mod fold;
 mod follower;
+mod frozen;
 mod owners;
 mod sagas;
 mod statement;
@@ -18,6 +20,7 @@ mod transactions;
 pub use accounts::{AccountFilter, AccountPage, AccountView};
 pub use as_of::{AsOf, AsOfError, account_as_of};
 pub use books::{Books, Totals};
+pub use checkpoint::{RestoreError, SaveError, save};
 pub use fold::{Fold, FoldError};
 pub use follower::{Views, ViewsFailed, follow};
 pub use sagas::{SagaFilter, SagaPage, SagaState, SagaView, StepState, find_saga, list_sagas};

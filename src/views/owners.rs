@@ -43,13 +43,23 @@ impl Owners {
     /// Adds an account to the owner of this name. Gives the owner's place and the account that
     /// was the owner's newest before.
     pub(super) fn add_account(&mut self, name: &str, account: u32) -> (u32, Option<u32>) {
-        if let Some((place, _)) = self.find(name)
-            && let Some(row) = self.at_mut(place)
-        {
-            row.account_count = row.account_count.saturating_add(1);
-            return (place, Some(std::mem::replace(&mut row.last_account, account)));
-        }
-        (self.insert(name, account), None)
+        let known = self.find(name).map(|(place, _)| place);
+        let added =
+            known.and_then(|place| Some((place, Some(self.add_account_of(place, account)?))));
+        added.unwrap_or_else(|| (self.insert(name, account), None))
+    }
+
+    /// Adds an account to the owner at a place. Gives the account that was the owner's newest
+    /// before.
+    pub(super) fn add_account_of(&mut self, place: u32, account: u32) -> Option<u32> {
+        let row = self.at_mut(place)?;
+        row.account_count = row.account_count.saturating_add(1);
+        Some(std::mem::replace(&mut row.last_account, account))
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> u32 {
+        u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
     }
 
     fn insert(&mut self, name: &str, account: u32) -> u32 {

@@ -1,6 +1,7 @@
 //! The sagas view: how many ended in which way, where the newest of each are, and the way to each.
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::BuildHasher as _;
 
 use super::{AccountView, SCAN_ENTRIES_MAX};
 use crate::{
@@ -120,16 +121,49 @@ pub(super) struct Sagas {
     completed: Ended,
     failed: Ended,
     compensated: Ended,
-    /// Where the sagas are whose ids were chosen by callers. The others' ids lead to them.
-    named: HashMap<SagaId, u64>,
+    named: Named,
+}
+
+/// Where the sagas are whose ids were chosen by callers, in the order of their beginning. The
+/// others' ids lead to them.
+#[derive(Debug, Default)]
+struct Named {
+    rows: Vec<(SagaId, u64)>,
+    by_id: HashTable<u32>,
+    hasher: DefaultHashBuilder,
 }
 
 /// The sagas that ended alike.
 #[derive(Clone, Copy, Debug, Default)]
-struct Ended {
-    count: u64,
+pub(super) struct Ended {
+    pub(super) count: u64,
     /// The first position of the newest; each leads to the one before it. 0 when there is none.
-    newest: u64,
+    pub(super) newest: u64,
+}
+
+impl Named {
+    fn row(&self, place: u32) -> Option<&(SagaId, u64)> {
+        self.rows.get(usize::try_from(place).ok()?)
+    }
+
+    fn find(&self, saga_id: SagaId) -> Option<u64> {
+        let hash = self.hasher.hash_one(saga_id);
+        let is_it = |place: &u32| self.row(*place).is_some_and(|(id, _)| *id == saga_id);
+        self.row(*self.by_id.find(hash, is_it)?).map(|(_, position)| *position)
+    }
+
+    fn push(&mut self, saga_id: SagaId, position: u64) {
+        let Ok(place) = u32::try_from(self.rows.len()) else {
+            unreachable!("memory ends before the numbers do")
+        };
+        self.rows.push((saga_id, position));
+        let (rows, hasher) = (&self.rows, &self.hasher);
+        let hash_of = |place: &u32| {
+            let row = usize::try_from(*place).ok().and_then(|place| rows.get(place));
+            row.map_or(0, |(id, _)| hasher.hash_one(id))
+        };
+        self.by_id.insert_unique(hasher.hash_one(saga_id), place, hash_of);
+    }
 }
 
 impl Sagas {
@@ -143,8 +177,28 @@ impl Sagas {
         ended.count = ended.count.saturating_add(1);
         ended.newest = entry.first_position;
         if entry.id_given {
-            self.named.insert(saga.id, entry.first_position);
+            self.named.push(saga.id, entry.first_position);
         }
+    }
+
+    /// Sagas that were kept elsewhere: those that completed, failed and were compensated.
+    pub(super) fn resumed([completed, failed, compensated]: [Ended; 3]) -> Self {
+        Self { completed, failed, compensated, named: Named::default() }
+    }
+
+    /// What is to be kept of them beside the named ones.
+    pub(super) fn all_ended(&self) -> [Ended; 3] {
+        [self.completed, self.failed, self.compensated]
+    }
+
+    /// The sagas whose ids were chosen by callers, and where they begin, in that order.
+    pub(super) fn named(&self) -> &[(SagaId, u64)] {
+        &self.named.rows
+    }
+
+    /// Gives back the named saga that comes next.
+    pub(super) fn give_back(&mut self, saga_id: SagaId, position: u64) {
+        self.named.push(saga_id, position);
     }
 
     fn ended(&self, state: SagaState) -> Ended {
@@ -168,7 +222,7 @@ impl Sagas {
 
     /// The position that a saga's id leads to, if there can be such a saga.
     pub(super) fn locate(&self, saga_id: SagaId, ids: &EventIds) -> Option<u64> {
-        let named = self.named.get(&saga_id).copied();
+        let named = self.named.find(saga_id);
         named.or_else(|| ids.position_of(saga_id.uuid()))
     }
 }

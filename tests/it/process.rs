@@ -16,6 +16,9 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
+/// After how many events a checkpoint is made: so often that kills meet it, and most starts begin
+/// from one.
+const CHECKPOINT_EVENTS: &str = "1024";
 /// How long a start may take: many times what recovery takes here, also on a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(60);
 /// How often a connection is tried before the server counts as out of reach.
@@ -77,6 +80,7 @@ impl Server {
     /// Starts a server over `data_dir`, on a port of its own, and waits for nothing.
     pub(crate) fn spawn(data_dir: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_daybook"))
+            .args(["--checkpoint-events", CHECKPOINT_EVENTS])
             .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
             .arg(data_dir)
             // No setting may come in from the environment of whoever runs the tests.

@@ -19,6 +19,7 @@ use self::{
     script::{OWNERS, play},
 };
 
+mod checkpoints;
 mod lists;
 mod model;
 mod script;

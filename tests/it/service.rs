@@ -1,7 +1,13 @@
 //! The harness: a whole server inside the test, behind a real socket, and clients for it.
 
 use std::{
-    collections::HashMap, fs, net::Ipv4Addr, net::SocketAddr, ops::Deref, sync::Arc, time::Duration,
+    collections::HashMap,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    ops::Deref,
+    path::Path,
+    sync::Arc,
+    time::Duration,
 };
 
 use daybook::{
@@ -28,6 +34,8 @@ use uuid::Uuid;
 
 /// What the health service says of a server that takes commands.
 const READY: &str = "readiness";
+/// After how many events a log on disk has a checkpoint.
+const CHECKPOINT_EVENTS: u64 = 256;
 /// How many commands a batch may have.
 pub(crate) const BATCH_COMMANDS_MAX: usize = 8_190;
 /// The largest amount and the largest balance, in minor units.
@@ -53,11 +61,18 @@ impl Service {
         Self::start(Config { ephemeral: true, ..Config::default() }, None).await
     }
 
-    /// Over a log in a directory of its own.
+    /// Over a log in a directory of its own, with so frequent checkpoints that most starts begin
+    /// from one.
     pub(crate) async fn on_disk() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let config = Config { data_dir: directory.path().join("data"), ..Config::default() };
+        let data_dir = directory.path().join("data");
+        let config = Config { data_dir, checkpoint_events: CHECKPOINT_EVENTS, ..Config::default() };
         Self::start(config, Some(directory)).await
+    }
+
+    /// The directory of the log.
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.config.data_dir
     }
 
     /// Over a log in memory, with a grace for the calls that are open when it stops.

@@ -1,7 +1,8 @@
 //! The index: where in which segment to begin looking for a position.
 //!
 //! It is sparse and in memory only, made while the log is read on start and while it is appended
-//! to. One entry of 16 bytes stands for 16 KiB of log or more: a log of 100 GB takes 100 MB.
+//! to; what a start did not read is made when somebody first looks there. One entry of 16 bytes
+//! stands for 16 KiB of log or more: a log of 100 GB takes 100 MB at most.
 
 /// How far apart entries are at least: one read of this much and one block finds any record.
 pub(super) const SPACING_BYTES: u64 = 16 * 1024;
@@ -16,14 +17,25 @@ pub(super) struct Index {
 struct Segment {
     number: u64,
     first_position: u64,
+    /// The first position from which on all frames have been seen.
+    seen_from: u64,
     entries: Vec<Entry>,
 }
 
 /// A frame of records begins here, and this is its first position.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
-    position: u64,
-    offset: u64,
+pub(super) struct Entry {
+    pub(super) position: u64,
+    pub(super) offset: u64,
+}
+
+/// What is known of where a position is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lookup {
+    /// Begin here.
+    At(Location),
+    /// In this segment, whose frames before some position have not been seen.
+    Unseen { segment: u64, seen_from: u64 },
 }
 
 /// A frame at or before the one that holds a position, less than [`SPACING_BYTES`] before it.
@@ -36,10 +48,25 @@ pub(super) struct Location {
 impl Index {
     /// Begins a segment.
     pub(super) fn push_segment(&mut self, number: u64, first_position: u64) {
+        self.push_unseen(number, first_position, first_position);
+    }
+
+    /// Begins a segment of which the frames before a position will not be noted now.
+    pub(super) fn push_unseen(&mut self, number: u64, first_position: u64, seen_from: u64) {
         if let Some(before) = self.segments.last_mut() {
             before.entries.shrink_to_fit();
         }
-        self.segments.push(Segment { number, first_position, entries: Vec::new() });
+        self.segments.push(Segment { number, first_position, seen_from, entries: Vec::new() });
+    }
+
+    /// Adds the entries of the frames of a segment that had not been seen.
+    pub(super) fn fill(&mut self, number: u64, unseen: Vec<Entry>) {
+        let segment = self.segments.iter_mut().find(|segment| segment.number == number);
+        if let Some(segment) = segment.filter(|it| it.seen_from != it.first_position) {
+            let seen = std::mem::replace(&mut segment.entries, unseen);
+            segment.entries.extend(seen);
+            segment.seen_from = segment.first_position;
+        }
     }
 
     /// Notes where a frame of records begins in the newest segment.
@@ -47,21 +74,27 @@ impl Index {
         let Some(segment) = self.segments.last_mut() else {
             unreachable!("frames are in segments")
         };
-        let due = segment
-            .entries
-            .last()
-            .is_none_or(|last| last.offset.saturating_add(SPACING_BYTES) <= offset);
-        if due {
-            segment.entries.push(Entry { position, offset });
-        }
+        note(&mut segment.entries, Entry { position, offset });
     }
 
     /// Where to begin looking for a position.
-    pub(super) fn locate(&self, position: u64) -> Option<Location> {
+    pub(super) fn locate(&self, position: u64) -> Option<Lookup> {
         let after = self.segments.partition_point(|segment| segment.first_position <= position);
         let segment = self.segments.get(after.checked_sub(1)?)?;
+        let Segment { number, seen_from, .. } = *segment;
+        if position < seen_from {
+            return Some(Lookup::Unseen { segment: number, seen_from });
+        }
         let after = segment.entries.partition_point(|entry| entry.position <= position);
         let entry = segment.entries.get(after.checked_sub(1)?)?;
-        Some(Location { segment: segment.number, offset: entry.offset })
+        Some(Lookup::At(Location { segment: number, offset: entry.offset }))
+    }
+}
+
+/// Adds an entry, unless the one before it is near enough.
+pub(super) fn note(entries: &mut Vec<Entry>, entry: Entry) {
+    let is_near = |last: &Entry| last.offset.saturating_add(SPACING_BYTES) > entry.offset;
+    if !entries.last().is_some_and(is_near) {
+        entries.push(entry);
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! # The format, version 1
 //! A directory has segments named by their number (`00000000000000000001.seg`), the next segment
-//! in the making ([`SPARE_FILE`]), a file to lock ([`LOCK_FILE`]), and for a moment at a start a
-//! copy of the newest group ([`COPY_FILE`]). Segment headers are described byte by byte in
-//! `segment.rs`, groups and frames in `frame.rs`, the copy in `rewrite.rs`; what a damaged or torn
-//! log looks like in `scan.rs`, and what opening does about it in `recovery.rs`.
+//! in the making ([`SPARE_FILE`]), a file to lock ([`LOCK_FILE`]), perhaps a checkpoint
+//! ([`CHECKPOINT_FILE`]), and for a moment at a start a copy of the newest group ([`COPY_FILE`]).
+//! Segment headers are described byte by byte in `segment.rs`, groups and frames in `frame.rs`,
+//! the checkpoint in `checkpoint.rs`, the copy in `rewrite.rs`; what a damaged or torn log looks
+//! like in `scan.rs`, and what opening does about it in `recovery.rs`.
 //!
 //! # What the format assumes of the medium
 //! - A sector of 512 bytes is written whole, or not at all, or is garbage afterwards; sectors
@@ -17,7 +18,7 @@
 //! - What is at rest may rot, vanish or be written over by a misdirected write. That is found and
 //!   said; it is not repaired.
 //!
-//! Indexes live in memory and are made anew at each start.
+//! Indexes live in memory and are made anew after each start.
 
 use std::io;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::log::{Block, Damage, GROUP_BYTES_MAX, LogId, LogReader, LogWriter};
 
 mod bytes;
 mod catalog;
+mod checkpoint;
 mod disk;
 mod frame;
 mod index;
@@ -41,7 +43,11 @@ mod verify;
 mod window;
 mod writer;
 
+pub use checkpoint::{
+    CHECKPOINT_FILE, Checkpoint, CheckpointFault, Checkpoints, Draft, Mark, PIECE_BYTES_MAX, Resume,
+};
 pub use disk::{Disk, DiskFile, LOCK_FILE, Lock, StdDisk};
+pub use recovery::Directory;
 pub use rewrite::COPY_FILE;
 pub use segment::{FORMAT_VERSION, SPARE_FILE};
 pub use spare::SpareMaker;
@@ -128,6 +134,8 @@ pub struct Opened {
     /// Makes the next segments; to be run on a thread of its own. There is one if there is a
     /// writer.
     pub preparer: Option<SpareMaker>,
+    /// Where checkpoints of the log are made.
+    pub checkpoints: Checkpoints,
 }
 
 /// An incomplete group at the end of a log. None of it was acknowledged.
@@ -198,7 +206,7 @@ pub fn open(
     options: &Options,
     visit: &mut Visitor<'_>,
 ) -> Result<Opened, OpenError> {
-    recovery::open(disk, options, visit)
+    Directory::take(disk, options)?.open(None, visit)
 }
 
 /// Verifies the log in a directory that nobody uses at the moment, and changes nothing.

@@ -12,11 +12,13 @@ use std::sync::{Arc, Mutex, RwLock};
 use crate::log::guard::{lock, read, write};
 use crate::log::{Block, Damage, Head, LogId, LogReader, ReadError};
 
-use super::bytes::narrow;
+use super::bytes::{narrow, wide};
+use super::checkpoint::{Mark, Place};
 use super::disk::{Disk, DiskFile, read_up_to};
 use super::frame::{self, FRAME_BYTES_MAX, FrameFault, FrameHeader, Kind, Placed, Tie};
-use super::index::{Index, Location, SPACING_BYTES};
-use super::segment::file_name;
+use super::index::{Entry, Index, Location, Lookup, SPACING_BYTES, note};
+use super::segment::{self, file_name};
+use super::window::Window;
 
 /// How many bytes of recent blocks are kept: what views and subscribers that keep up are going to
 /// ask for, and half of the largest group.
@@ -30,7 +32,7 @@ const OPEN_FILES_MAX: usize = 128;
 pub(super) struct Shared {
     log_id: LogId,
     disk: Arc<dyn Disk>,
-    head: RwLock<Head>,
+    tip: RwLock<Tip>,
     index: RwLock<Index>,
     recent: Mutex<Recent>,
     files: Mutex<OpenFiles>,
@@ -38,18 +40,26 @@ pub(super) struct Shared {
     _lock: Box<dyn Send + Sync>,
 }
 
+/// The head, and where its newest record is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tip {
+    pub(super) head: Head,
+    /// None in a log without records.
+    pub(super) place: Option<Place>,
+}
+
 impl Shared {
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         lock: Box<dyn Send + Sync>,
         log_id: LogId,
-        head: Head,
+        tip: Tip,
         index: Index,
     ) -> Self {
         Self {
             log_id,
             disk,
-            head: RwLock::new(head),
+            tip: RwLock::new(tip),
             index: RwLock::new(index),
             recent: Mutex::default(),
             files: Mutex::default(),
@@ -62,32 +72,61 @@ impl Shared {
         write(&self.index).push_segment(number, first_position);
     }
 
-    /// Shows blocks that have become durable, and the head after them.
-    pub(super) fn publish(&self, blocks: Vec<Placed>, head: Head) {
+    pub(super) fn id(&self) -> LogId {
+        self.log_id
+    }
+
+    /// The end of the log as a place to go on from.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        let Tip { head, place } = *read(&self.tip);
+        Some(Mark { position: head.position, hash: head.hash, place: place? })
+    }
+
+    /// Shows blocks that have become durable, and the head after them. `sealed_bytes` is how many
+    /// bytes the segments before theirs have.
+    pub(super) fn publish(&self, blocks: Vec<Placed>, head: Head, segment: u64, sealed_bytes: u64) {
+        let place =
+            blocks.last().map(|newest| Place { segment, offset: newest.offset, sealed_bytes });
         let mut index = write(&self.index);
         for placed in &blocks {
             index.push(placed.block.first_position(), placed.offset);
         }
         drop(index);
         lock(&self.recent).push(blocks);
-        *write(&self.head) = head;
+        let mut tip = write(&self.tip);
+        *tip = Tip { head, place: place.or(tip.place) };
     }
 
     /// Finds and reads the frame that holds a position.
     fn read_block(&self, position: u64) -> Result<Arc<Block>, ReadError> {
-        let Some(location) = read(&self.index).locate(position) else {
-            unreachable!("the index knows every position up to the head")
-        };
+        let location = self.locate(position)?;
         let file = self.file(location.segment)?;
         // The frame begins less than one spacing after the entry.
         let mut chunk = vec![0; narrow(SPACING_BYTES).saturating_add(FRAME_BYTES_MAX)];
         let filled = read_up_to(&*file, &mut chunk, location.offset)?;
         chunk.truncate(filled);
         let tie = Tie::new(&self.log_id, location.segment);
-        find_block(&chunk, location, tie, position).map_err(|(offset, fault)| {
-            let file = file_name(location.segment);
-            ReadError::Damaged(Damage { file, offset, position, what: fault.to_string() })
-        })
+        find_block(&chunk, location, tie, position)
+            .map_err(|(offset, fault)| damaged(location.segment, offset, position, fault))
+    }
+
+    /// Where to begin looking for a position. Reads a part of a segment that has not been read
+    /// since the start.
+    fn locate(&self, position: u64) -> Result<Location, ReadError> {
+        loop {
+            let lookup = read(&self.index).locate(position);
+            match lookup {
+                Some(Lookup::At(location)) => return Ok(location),
+                Some(Lookup::Unseen { segment, seen_from }) => {
+                    let tie = Tie::new(&self.log_id, segment);
+                    let unseen = list_frames(self.file(segment)?, tie, seen_from)?;
+                    let unseen = unseen
+                        .map_err(|(offset, fault)| damaged(segment, offset, position, fault))?;
+                    write(&self.index).fill(segment, unseen);
+                }
+                None => unreachable!("the index knows every position up to the head"),
+            }
+        }
     }
 
     fn file(&self, segment: u64) -> io::Result<Arc<dyn DiskFile>> {
@@ -97,6 +136,38 @@ impl Shared {
         let file = self.disk.open(&file_name(segment))?;
         lock(&self.files).push(segment, Arc::clone(&file));
         Ok(file)
+    }
+}
+
+fn damaged(segment: u64, offset: u64, position: u64, fault: FrameFault) -> ReadError {
+    let file = file_name(segment);
+    ReadError::Damaged(Damage { file, offset, position, what: fault.to_string() })
+}
+
+/// Index entries for the frames of a segment that begin before a position, up to its seal. Only
+/// headers are looked at; the offset of the first one that is none is the error.
+fn list_frames(
+    file: Arc<dyn DiskFile>,
+    tie: Tie,
+    until: u64,
+) -> io::Result<Result<Vec<Entry>, (u64, FrameFault)>> {
+    let (mut window, mut entries) = (Window::new(), Vec::new());
+    window.turn_to(file);
+    let mut offset = wide(segment::HEADER_BYTES);
+    loop {
+        let bytes = window.get(offset, frame::HEADER_BYTES)?;
+        let header = bytes.first_chunk().ok_or(FrameFault::EndOfFile);
+        let header = match header.and_then(|header| FrameHeader::decode(header, tie, offset)) {
+            Ok(header) => header,
+            Err(fault) => return Ok(Err((offset, fault))),
+        };
+        if header.first_position >= until || header.kind == Kind::Seal {
+            return Ok(Ok(entries));
+        }
+        if header.kind == Kind::Records {
+            note(&mut entries, Entry { position: header.first_position, offset });
+        }
+        offset = header.next_offset();
     }
 }
 
@@ -137,7 +208,7 @@ impl LogReader for Shared {
     }
 
     fn head(&self) -> Head {
-        *read(&self.head)
+        read(&self.tip).head
     }
 
     fn block(&self, position: u64) -> Result<Arc<Block>, ReadError> {

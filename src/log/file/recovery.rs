@@ -16,10 +16,11 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::log::{LogWriter, chain};
+use crate::log::{LogId, LogWriter, chain};
 
 use super::bytes::{narrow, wide};
 use super::catalog::{Catalog, open_file};
+use super::checkpoint::{self, Checkpoint, CheckpointFault, Checkpoints, Resume};
 use super::disk::{Disk, DiskFile, write_all_at};
 use super::frame::group_bytes_bound;
 use super::reader::Shared;
@@ -33,36 +34,73 @@ use super::{OpenError, Opened, Options, TornTail, io_error, lock_directory};
 /// How many zeros are written at once.
 const ZEROS_BYTES: usize = 64 * 1024;
 
-pub(super) fn open(
+/// A directory that this process has for itself, with a log that is ready to be read.
+pub struct Directory {
     disk: Arc<dyn Disk>,
-    options: &Options,
-    visit: Visit<'_>,
-) -> Result<Opened, OpenError> {
-    options.check()?;
-    let lock = lock_directory(&*disk)?;
-    let mut catalog = Catalog::read(&*disk)?;
-    if catalog.entries.is_empty() {
-        create_log(&*disk, options).map_err(|error| io_error("making a log", error))?;
-        catalog = Catalog::read(&*disk)?;
-    }
-    if let Some(unfinished) = unfinished(&*disk, &catalog)? {
-        unfinished.put_back().map_err(|error| io_error("putting a group back", error))?;
-    }
-    let mut scanned = scan(&*disk, &catalog, visit, &mut |_, _| {})?;
-    let index = std::mem::take(&mut scanned.index);
-    let reader =
-        Arc::new(Shared::new(Arc::clone(&disk), lock, scanned.log_id, scanned.head(), index));
-    let torn = match &scanned.tail {
-        Tail::Whole => None,
-        Tail::Torn(torn) => Some(torn.clone()),
-        Tail::Damaged(damage) => {
-            let damage = Some(damage.clone());
-            return Ok(Opened { writer: None, reader, damage, torn: None, preparer: None });
+    options: Options,
+    lock: Box<dyn Send + Sync>,
+    catalog: Catalog,
+}
+
+impl Directory {
+    /// Takes a directory, makes a log in it if there is none, and finishes what an earlier start
+    /// has left unfinished.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn take(disk: Arc<dyn Disk>, options: &Options) -> Result<Self, OpenError> {
+        options.check()?;
+        let lock = lock_directory(&*disk)?;
+        let mut catalog = Catalog::read(&*disk)?;
+        if catalog.entries.is_empty() {
+            create_log(&*disk, options).map_err(|error| io_error("making a log", error))?;
+            catalog = Catalog::read(&*disk)?;
         }
-    };
-    let file = repair(&*disk, &scanned, torn.as_ref())?;
-    let (writer, preparer) = start(disk, options, &reader, &scanned, file)?;
-    Ok(Opened { writer: Some(writer), reader, damage: None, torn, preparer: Some(preparer) })
+        if let Some(unfinished) = unfinished(&*disk, &catalog)? {
+            unfinished.put_back().map_err(|error| io_error("putting a group back", error))?;
+        }
+        Ok(Self { disk, options: options.clone(), lock, catalog })
+    }
+
+    /// The id of its log.
+    #[must_use]
+    pub fn log_id(&self) -> LogId {
+        self.catalog.log_id()
+    }
+
+    /// The checkpoint, if there is one that fits the log.
+    ///
+    /// # Errors
+    /// [`CheckpointFault`] when there is one that is of no use.
+    pub fn checkpoint(&self) -> Result<Option<Checkpoint>, CheckpointFault> {
+        Checkpoint::find(&*self.disk, &self.catalog)
+    }
+
+    /// Opens the log: as [`super::open`], but reads only what comes after a place, if one is
+    /// given.
+    ///
+    /// # Errors
+    /// [`OpenError`]; damage is none of them, see [`Opened::damage`].
+    pub fn open(self, from: Option<Resume>, visit: Visit<'_>) -> Result<Opened, OpenError> {
+        let Self { disk, options, lock, catalog } = self;
+        let mut scanned = scan(&*disk, &catalog, from.as_ref(), visit, &mut |_, _| {})?;
+        let index = std::mem::take(&mut scanned.index);
+        let shared = Shared::new(Arc::clone(&disk), lock, scanned.log_id, scanned.tip(), index);
+        let shared = Arc::new(shared);
+        let (torn, damage) = match &scanned.tail {
+            Tail::Whole => (None, None),
+            Tail::Torn(torn) => (Some(torn.clone()), None),
+            Tail::Damaged(damage) => (None, Some(damage.clone())),
+        };
+        let (mut writer, mut preparer) = (None, None);
+        if damage.is_none() {
+            let file = repair(&*disk, &scanned, torn.as_ref())?;
+            let started = start(Arc::clone(&disk), &options, &shared, &scanned, file)?;
+            (writer, preparer) = (Some(started.0), Some(started.1));
+        }
+        let checkpoints = Checkpoints { disk, shared: Arc::clone(&shared) };
+        Ok(Opened { writer, reader: shared, damage, torn, preparer, checkpoints })
+    }
 }
 
 /// What an earlier start has left unfinished.
@@ -100,6 +138,7 @@ fn repair(
     let file = open_file(disk, &name)?;
     let steps = || {
         spare::remove_left_over(disk)?;
+        checkpoint::remove_draft(disk)?;
         if let Some(torn) = torn {
             let TornTail { file: name, offset, bytes, position } = torn;
             tracing::warn!(file = name, offset, bytes, position, "cutting an incomplete group");

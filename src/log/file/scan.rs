@@ -23,11 +23,13 @@ use crate::log::{Block, Damage, Head, LogId, chain};
 
 use super::bytes::wide;
 use super::catalog::{Catalog, Entry, open_file};
+use super::checkpoint::{Place, Resume};
 use super::disk::Disk;
 use super::frame::{
     FRAME_BYTES_MAX, FrameFault, FrameHeader, HEADER_BYTES, Joint, Kind, Placed, Tie,
 };
 use super::index::Index;
+use super::reader::Tip;
 use super::segment::{self, SECTOR_BYTES, SegmentHeader, file_name};
 use super::window::Window;
 use super::{OpenError, TornTail, io_error};
@@ -44,6 +46,8 @@ pub(super) struct Scanned {
     pub(super) joint: Joint,
     pub(super) index: Index,
     pub(super) frame_count: u64,
+    /// Where the newest frame of records is.
+    pub(super) place: Option<Place>,
     /// How many bytes the segments before the last one have.
     pub(super) sealed_bytes: u64,
     /// How far the last segment is good.
@@ -77,7 +81,18 @@ pub(super) enum Tail {
     Damaged(Damage),
 }
 
+impl Resume {
+    fn joint(&self) -> Joint {
+        let next_position = self.mark.position.saturating_add(1);
+        Joint { next_position, chain: self.mark.hash }
+    }
+}
+
 impl Scanned {
+    pub(super) fn tip(&self) -> Tip {
+        Tip { head: self.head(), place: self.place }
+    }
+
     pub(super) fn head(&self) -> Head {
         Head {
             position: self.joint.position(),
@@ -87,19 +102,22 @@ impl Scanned {
     }
 }
 
-/// Reads a whole log.
+/// Reads a whole log, or what comes after a place in it.
 pub(super) fn scan(
     disk: &dyn Disk,
     catalog: &Catalog,
+    from: Option<&Resume>,
     visit: Visit<'_>,
     progress: Progress<'_>,
 ) -> Result<Scanned, OpenError> {
     let log_id = catalog.log_id();
+    let beginning = Joint { next_position: 1, chain: chain::start(&log_id) };
     let scanned = Scanned {
         log_id,
-        joint: Joint { next_position: 1, chain: chain::start(&log_id) },
+        joint: from.map_or(beginning, Resume::joint),
         index: Index::default(),
         frame_count: 0,
+        place: from.map(|from| from.mark.place),
         sealed_bytes: 0,
         end: End::default(),
         tail: Tail::Whole,
@@ -110,7 +128,11 @@ pub(super) fn scan(
     let mut expected = 1_u64;
     for (index, entry) in catalog.entries.iter().enumerate() {
         let is_last = index.saturating_add(1) == catalog.entries.len();
-        if let Some(damage) = scan.read_segment(expected, entry, is_last)? {
+        let damage = match from.filter(|from| expected <= from.mark.place.segment) {
+            Some(from) => scan.resume_segment(from, expected, entry, is_last)?,
+            None => scan.read_segment(expected, entry, is_last)?,
+        };
+        if let Some(damage) = damage {
             scan.scanned.tail = Tail::Damaged(damage);
             break;
         }
@@ -161,9 +183,39 @@ impl Scanner<'_> {
         self.scanned.end = End { segment: number, length, offset, newest: None };
         self.scanned.index.push_segment(number, header.first_position);
         let damage = self.read_groups(&name, is_last)?;
+        self.pass(entry);
+        Ok(damage)
+    }
+
+    /// Passes over a segment, or reads what a segment has after the place to go on from. The
+    /// headers up to there have been checked.
+    fn resume_segment(
+        &mut self,
+        from: &Resume,
+        expected: u64,
+        entry: &Entry,
+        is_last: bool,
+    ) -> Result<Option<Damage>, OpenError> {
+        let Ok(header) = &entry.header else { unreachable!("the header has been checked") };
+        let SegmentHeader { number, first_position, length, .. } = *header;
+        let (mark, mut damage) = (&from.mark, None);
+        self.scanned.index.push_unseen(number, first_position, mark.position.saturating_add(1));
+        if expected == mark.place.segment {
+            let name = file_name(expected);
+            self.window.turn_to(open_file(self.disk, &name)?);
+            self.scanned.sealed_bytes = mark.place.sealed_bytes;
+            let newest = Some(Newest { kind: Kind::Records, offset: from.group_offset });
+            self.scanned.end = End { segment: number, length, offset: from.next_offset, newest };
+            damage = self.read_groups(&name, is_last)?;
+        }
+        self.pass(entry);
+        Ok(damage)
+    }
+
+    /// Notes that a segment is done.
+    fn pass(&mut self, entry: &Entry) {
         self.bytes.0 = self.bytes.0.saturating_add(entry.length);
         (self.progress)(self.bytes.0, self.bytes.1);
-        Ok(damage)
     }
 
     /// A header that continues the segments before it, or why there is none.
@@ -252,6 +304,7 @@ impl Scanner<'_> {
     fn take_group(&mut self, name: &str) -> Option<Damage> {
         let frames = self.pending.len().max(1);
         self.scanned.frame_count = self.scanned.frame_count.saturating_add(wide(frames));
+        let (segment, sealed_bytes) = (self.scanned.end.segment, self.scanned.sealed_bytes);
         for Placed { offset, block, chain } in self.pending.drain(..) {
             let position = block.first_position();
             if let Err(what) = (self.visit)(&self.scanned.log_id, &block) {
@@ -260,6 +313,7 @@ impl Scanner<'_> {
             self.scanned.index.push(position, offset);
             let next_position = block.last_position().saturating_add(1);
             self.scanned.joint = Joint { next_position, chain };
+            self.scanned.place = Some(Place { segment, offset, sealed_bytes });
         }
         None
     }

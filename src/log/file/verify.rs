@@ -45,7 +45,7 @@ pub(super) fn verify(
     if unfinished(disk, &catalog)?.is_some() {
         return Err(OpenError::Unfinished);
     }
-    let scanned = scan(disk, &catalog, visit, progress)?;
+    let scanned = scan(disk, &catalog, None, visit, progress)?;
     let head = scanned.head();
     let (torn, damage) = match scanned.tail {
         Tail::Whole => (None, None),

@@ -128,7 +128,7 @@ impl Writer {
             self.joint = Joint { next_position, chain: newest.chain };
         }
         let head = self.head();
-        self.shared.publish(blocks, head);
+        self.shared.publish(blocks, head, self.current.number, self.sealed_bytes);
         Ok(head)
     }
 

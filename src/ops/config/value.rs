@@ -16,6 +16,12 @@ const REQUEST_ID_WINDOW_MIN: u64 = 1_024;
 /// How many positions the request ids may be remembered for: each costs memory.
 const REQUEST_ID_WINDOW_MAX: u64 = 16_777_216;
 
+/// How few events may lie between two checkpoints: fewer are read in a moment.
+const CHECKPOINT_EVENTS_MIN: u64 = 1_024;
+
+/// How many events may lie between two checkpoints: reading them all takes hours.
+const CHECKPOINT_EVENTS_MAX: u64 = 1 << 40;
+
 /// How long a stop may wait for calls: longer, and an operator would think that it hangs.
 const DRAIN_GRACE_MAX: Duration = Duration::from_secs(60 * 60);
 
@@ -32,6 +38,8 @@ pub(super) enum ValueError {
     DataDir,
     #[error("expected a whole number from {REQUEST_ID_WINDOW_MIN} to {REQUEST_ID_WINDOW_MAX}")]
     RequestIdWindow,
+    #[error("expected a whole number from {CHECKPOINT_EVENTS_MIN} to {CHECKPOINT_EVENTS_MAX}")]
+    CheckpointEvents,
     #[error("expected a whole number with a unit (ms, s, m or h), such as 500ms or 10s")]
     Duration,
     #[error("expected at most {}h", DRAIN_GRACE_MAX.as_secs() / 3_600)]
@@ -53,6 +61,13 @@ pub(super) fn parse_request_id_window(text: &str) -> Result<u64, ValueError> {
         .ok()
         .filter(|window| (REQUEST_ID_WINDOW_MIN..=REQUEST_ID_WINDOW_MAX).contains(window))
         .ok_or(ValueError::RequestIdWindow)
+}
+
+pub(super) fn parse_checkpoint_events(text: &str) -> Result<u64, ValueError> {
+    text.parse()
+        .ok()
+        .filter(|count| (CHECKPOINT_EVENTS_MIN..=CHECKPOINT_EVENTS_MAX).contains(count))
+        .ok_or(ValueError::CheckpointEvents)
 }
 
 pub(super) fn parse_drain_grace(text: &str) -> Result<Duration, ValueError> {
@@ -95,10 +110,24 @@ pub(super) fn request_id_window_in_file<'de, D>(value: D) -> Result<Option<u64>,
 where
     D: Deserializer<'de>,
 {
-    // A number in the file; its digits then pass the same check as a flag's.
-    let window =
-        i64::deserialize(value).map_err(|_| D::Error::custom(ValueError::RequestIdWindow))?;
-    parse_request_id_window(&window.to_string()).map(Some).map_err(D::Error::custom)
+    number_in_file(value, parse_request_id_window, ValueError::RequestIdWindow)
+}
+
+pub(super) fn checkpoint_events_in_file<'de, D>(value: D) -> Result<Option<u64>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    number_in_file(value, parse_checkpoint_events, ValueError::CheckpointEvents)
+}
+
+/// A number of the file; its digits pass the same check as a flag's.
+fn number_in_file<'de, D: Deserializer<'de>>(
+    value: D,
+    parse: fn(&str) -> Result<u64, ValueError>,
+    otherwise: ValueError,
+) -> Result<Option<u64>, D::Error> {
+    let number = i64::deserialize(value).map_err(|_| D::Error::custom(otherwise))?;
+    parse(&number.to_string()).map(Some).map_err(D::Error::custom)
 }
 
 /// A string of the file, through the parser that the flag has.

@@ -38,6 +38,8 @@ const READ_AGAIN_MAX: i64 = 50_000;
 /// For how many of the newest positions request ids are remembered for certain: the default of
 /// the server, without what a few open commands may add while repeats are on their way.
 const REMEMBERED_MIN: i64 = 1_040_000;
+/// One in so many starts finds no checkpoint, and has to read the whole log.
+const LOST_CHECKPOINT_ONE_IN: u64 = 4;
 /// How long a stop may take: the default grace for calls, and as long again for the rest.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
@@ -65,6 +67,8 @@ pub(super) struct Tally {
     pub(super) refused: usize,
     /// Unfinished groups that a start has cut off.
     pub(super) torn: usize,
+    /// Starts that went on from a checkpoint.
+    pub(super) resumed: usize,
 }
 
 pub(super) struct Run {
@@ -115,6 +119,9 @@ impl Run {
     /// Starts a server, checks that nothing was lost, puts it under load for a random time, and
     /// ends it in the middle of that.
     pub(super) async fn cycle(&mut self, end: End) {
+        if self.random.below(LOST_CHECKPOINT_ONE_IN) == 0 {
+            let _there_may_be_none = std::fs::remove_file(self.data_dir().join("checkpoint"));
+        }
         let mut server = Server::start(self.data_dir()).await;
         self.check(&server, false).await;
         let killed = Arc::new(AtomicBool::new(false));
@@ -171,6 +178,8 @@ impl Run {
         server.assert_calm().await;
         let is_cut = |line: &&String| line.contains("an unfinished group was cut");
         self.tally.torn += server.lines().iter().filter(is_cut).count();
+        let is_resumed = |line: &&String| line.contains("going on from the checkpoint");
+        self.tally.resumed += server.lines().iter().filter(is_resumed).count();
     }
 
     /// Compares the ledger with all that was ever acknowledged, makes every outcome known, and
@@ -280,7 +289,7 @@ impl Run {
     pub(super) fn summary(&self) -> String {
         let Tally { kills, kills_in_recovery, acknowledged, repeats, refused, torn, .. } =
             &self.tally;
-        let Tally { unknown_done, unknown_not_done, .. } = &self.tally;
+        let Tally { unknown_done, unknown_not_done, resumed, .. } = &self.tally;
         let mut sagas = BTreeMap::new();
         for story in self.ledger.stories.values() {
             *sagas.entry(story.state.as_str_name().replace("SAGA_STATE_", "")).or_insert(0) += 1;
@@ -288,7 +297,8 @@ impl Run {
         format!(
             "kills {kills} ({kills_in_recovery} in recovery), acknowledged {acknowledged}, lost 0, \
              unknown {} ({unknown_done} had happened), repeats {repeats}, refused {refused}, \
-             sagas {sagas:?}, torn groups {torn}, positions {}, seed {}, {:.1} s",
+             sagas {sagas:?}, torn groups {torn}, starts from a checkpoint {resumed}, positions {}, \
+             seed {}, {:.1} s",
             unknown_done + unknown_not_done,
             self.ledger.head(),
             self.seed,

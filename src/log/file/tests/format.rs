@@ -7,7 +7,7 @@ use super::{LOG_ID, open, segments};
 use crate::log::file::frame::{FrameHeader, HEADER_BYTES, Kind, Tie};
 use crate::log::file::segment::{self, HeaderFault, SegmentHeader, file_name, number_of};
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     let line = |line: &[u8]| line.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>();
     bytes.chunks(16).map(|bytes| line(bytes).concat() + "\n").collect()
 }

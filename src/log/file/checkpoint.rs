@@ -1,0 +1,366 @@
+//! Checkpoints: what the log up to a place was folded into, kept beside it, so that a start need
+//! read only what came after.
+//!
+//! This file keeps pieces of bytes and the place that they belong to; what they say is the matter
+//! of whoever folded. A checkpoint is derived and disposable: one that is missing, damaged, of
+//! another format, or of a place that the log does not have is left alone, and the start reads the
+//! whole log. A new one takes the place of the old one when it is durable, and not before.
+//!
+//! # The file, version 1
+//! One sector, then the pieces one after another. Integers are little-endian.
+//!
+//! | bytes | what |
+//! | --- | --- |
+//! | 0..8 | magic: `DAYBCKPT` |
+//! | 8..12 | format version, u32: 1 |
+//! | 12..16 | CRC-32C of the sector, these four bytes taken as zero |
+//! | 16..32 | log id |
+//! | 32..40 | the position that everything is true at, u64 |
+//! | 40..72 | hash of the chain up to there |
+//! | 72..80 | number of the segment that has this position, u64 |
+//! | 80..88 | offset in it of the frame that ends with this position, u64 |
+//! | 88..96 | how many bytes the segments before that one have, u64 |
+//! | 96..512 | zero |
+//!
+//! A piece is its length (u32, at most 64 KiB), the CRC-32C (u32) of the header's checksum, the
+//! piece's number (u64, from 0), its length and its bytes, and the bytes. One of length 0 ends the
+//! file.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+
+use crc32c::{crc32c, crc32c_append};
+
+use crate::log::{ChainHash, LogId};
+
+use super::bytes::{Put, Take, narrow, wide};
+use super::catalog::Catalog;
+use super::disk::{Disk, DiskFile, read_up_to, write_all_at};
+use super::frame::{FRAME_BYTES_MAX, FrameHeader, Kind, Tie};
+use super::reader::Shared;
+use super::segment::{SegmentHeader, file_name};
+use super::window::Window;
+
+/// The name of the checkpoint.
+pub const CHECKPOINT_FILE: &str = "checkpoint";
+
+/// The name of a checkpoint in the making.
+const DRAFT_FILE: &str = "checkpoint.tmp";
+
+/// How large a piece may be: bounds what is read before its checksum has been seen.
+pub const PIECE_BYTES_MAX: usize = 64 * 1024;
+
+const MAGIC: [u8; 8] = *b"DAYBCKPT";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 512;
+/// A piece's length and its checksum.
+const PIECE_HEADER_BYTES: usize = 8;
+
+/// How much of a checkpoint is written before it is synced: little enough that the log's own
+/// syncs, on the same file system at the same time, do not wait long behind it.
+const SYNC_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The end of a group of records: a place where reading the log can begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The newest position before the place; 1 or more.
+    pub position: u64,
+    pub(super) hash: ChainHash,
+    pub(super) place: Place,
+}
+
+/// Where the frame is that ends with some position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) segment: u64,
+    pub(super) offset: u64,
+    /// How many bytes the segments before that one have.
+    pub(super) sealed_bytes: u64,
+}
+
+/// A mark that the log was found to have, and what its frame says.
+#[derive(Clone, Copy, Debug)]
+pub struct Resume {
+    pub(super) mark: Mark,
+    pub(super) group_offset: u64,
+    pub(super) next_offset: u64,
+}
+
+impl Resume {
+    /// The newest position before the place.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.mark.position
+    }
+}
+
+/// Why a checkpoint is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointFault {
+    /// It is not what was written.
+    #[error("the checkpoint is damaged or not finished")]
+    Damaged,
+    /// It is of a format that this program does not know.
+    #[error("the checkpoint is of format version {0}")]
+    Version(u32),
+    /// The log does not have what it was folded from.
+    #[error("the checkpoint is not one of this log as it is")]
+    Foreign,
+    /// The medium failed.
+    #[error("the checkpoint cannot be read: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// A checkpoint that fits the log; its pieces are yet to be read.
+pub struct Checkpoint {
+    window: Window,
+    resume: Resume,
+    seed: u32,
+    offset: u64,
+    number: u64,
+}
+
+impl Mark {
+    fn encode(&self, log_id: &LogId) -> [u8; HEADER_BYTES] {
+        let mut sector = [0; HEADER_BYTES];
+        self.put(log_id, &mut sector, 0);
+        let checksum = crc32c(&sector);
+        self.put(log_id, &mut sector, checksum);
+        sector
+    }
+
+    fn put(&self, log_id: &LogId, sector: &mut [u8; HEADER_BYTES], checksum: u32) {
+        let mut put = Put(sector);
+        put.field(MAGIC);
+        put.field(VERSION.to_le_bytes());
+        put.field(checksum.to_le_bytes());
+        put.field(*log_id);
+        put.field(self.position.to_le_bytes());
+        put.field(self.hash);
+        put.field(self.place.segment.to_le_bytes());
+        put.field(self.place.offset.to_le_bytes());
+        put.field(self.place.sealed_bytes.to_le_bytes());
+    }
+
+    /// Reads a header that is to be one of the log with this id.
+    fn decode(sector: &[u8; HEADER_BYTES], log_id: &LogId) -> Result<Self, CheckpointFault> {
+        let mut take = Take(sector);
+        if take.field() != MAGIC {
+            return Err(CheckpointFault::Damaged);
+        }
+        let version = take.u32();
+        let _checksum = take.u32();
+        let found_id: LogId = take.field();
+        let mark = Self {
+            position: take.u64(),
+            hash: take.field(),
+            place: Place { segment: take.u64(), offset: take.u64(), sealed_bytes: take.u64() },
+        };
+        if version != VERSION {
+            return Err(CheckpointFault::Version(version));
+        }
+        // There is one way to say each thing, so encoding again compares all of the sector.
+        if mark.encode(&found_id) != *sector {
+            return Err(CheckpointFault::Damaged);
+        }
+        if found_id == *log_id { Ok(mark) } else { Err(CheckpointFault::Foreign) }
+    }
+
+    /// Looks the mark up in the log.
+    fn find(self, disk: &dyn Disk, catalog: &Catalog) -> Result<Resume, CheckpointFault> {
+        let header = self.segment_header(catalog).ok_or(CheckpointFault::Foreign)?;
+        let file = disk.open(&file_name(header.number))?;
+        let mut bytes = vec![0; FRAME_BYTES_MAX];
+        let filled = read_up_to(&*file, &mut bytes, self.place.offset)?;
+        bytes.truncate(filled);
+        let tie = Tie::new(&header.log_id, header.number);
+        let frame = self.frame(&bytes, tie).ok_or(CheckpointFault::Foreign)?;
+        let (group_offset, next_offset) = (frame.group_offset, frame.next_offset());
+        Ok(Resume { mark: self, group_offset, next_offset })
+    }
+
+    /// The header of its segment, if the headers up to there are those of one log.
+    fn segment_header<'c>(&self, catalog: &'c Catalog) -> Option<&'c SegmentHeader> {
+        let (mut found, mut first_position) = (None, 0);
+        for (expected, entry) in (1..=self.place.segment).zip(&catalog.entries) {
+            let header = entry.header.as_ref().ok()?;
+            let fits = entry.number == expected
+                && header.number == expected
+                && header.log_id == catalog.log_id()
+                && (first_position..=self.position).contains(&header.first_position)
+                && entry.is_whole();
+            first_position = header.first_position;
+            found = Some(header).filter(|_| fits);
+            found?;
+        }
+        found.filter(|header| header.number == self.place.segment)
+    }
+
+    /// The frame that ends with the position, if that is what the bytes at its place are.
+    fn frame(&self, bytes: &[u8], tie: Tie) -> Option<FrameHeader> {
+        let (header, rest) = bytes.split_first_chunk()?;
+        let header = FrameHeader::decode(header, tie, self.place.offset).ok()?;
+        let ends = header.kind == Kind::Records
+            && header.is_last
+            && header.next_position() == self.position.checked_add(1)?
+            && header.chain == self.hash;
+        let payload = rest.get(..header.payload_bytes())?;
+        (ends && header.matches(payload)).then_some(header)
+    }
+}
+
+impl Checkpoint {
+    /// Looks for a checkpoint that fits the log; `None` when there is none at all.
+    pub(super) fn find(
+        disk: &dyn Disk,
+        catalog: &Catalog,
+    ) -> Result<Option<Self>, CheckpointFault> {
+        let file = match disk.open(CHECKPOINT_FILE) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let mut sector = [0; HEADER_BYTES];
+        if read_up_to(&*file, &mut sector, 0)? < HEADER_BYTES {
+            return Err(CheckpointFault::Damaged);
+        }
+        let resume = Mark::decode(&sector, &catalog.log_id())?.find(disk, catalog)?;
+        let mut window = Window::new();
+        window.turn_to(file);
+        let (seed, offset) = (crc32c(&sector), wide(HEADER_BYTES));
+        Ok(Some(Self { window, resume, seed, offset, number: 0 }))
+    }
+
+    /// The place in the log that it belongs to.
+    #[must_use]
+    pub fn resume(&self) -> Resume {
+        self.resume
+    }
+
+    /// The next piece; `None` after the last one.
+    ///
+    /// # Errors
+    /// [`CheckpointFault`]; then nothing that was read of it may be used.
+    pub fn next_piece(&mut self) -> Result<Option<&[u8]>, CheckpointFault> {
+        let bytes = self.window.get(self.offset, PIECE_HEADER_BYTES + PIECE_BYTES_MAX)?;
+        let (header, rest) =
+            bytes.split_first_chunk::<PIECE_HEADER_BYTES>().ok_or(CheckpointFault::Damaged)?;
+        let mut take = Take(header);
+        let (length, checksum) = (take.u32(), take.u32());
+        let piece = rest.get(..narrow(length.into())).ok_or(CheckpointFault::Damaged)?;
+        if checksum != piece_checksum(self.seed, self.number, piece) {
+            return Err(CheckpointFault::Damaged);
+        }
+        self.number = self.number.saturating_add(1);
+        self.offset =
+            self.offset.saturating_add(wide(PIECE_HEADER_BYTES)).saturating_add(length.into());
+        Ok(Some(piece).filter(|piece| !piece.is_empty()))
+    }
+}
+
+fn piece_checksum(seed: u32, number: u64, piece: &[u8]) -> u32 {
+    let head = crc32c_append(crc32c(&seed.to_le_bytes()), &number.to_le_bytes());
+    crc32c_append(crc32c_append(head, &piece_length(piece)), piece)
+}
+
+fn piece_length(piece: &[u8]) -> [u8; 4] {
+    let Ok(length) = u32::try_from(piece.len()) else {
+        unreachable!("a piece has at most {PIECE_BYTES_MAX} bytes")
+    };
+    length.to_le_bytes()
+}
+
+/// Where checkpoints of an open log are made. Cheap to clone.
+#[derive(Clone)]
+pub struct Checkpoints {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// A checkpoint in the making.
+pub struct Draft {
+    disk: Arc<dyn Disk>,
+    file: Arc<dyn DiskFile>,
+    seed: u32,
+    number: u64,
+    length: u64,
+    synced: u64,
+}
+
+impl Checkpoints {
+    /// The place where the log ends now; `None` when it has no record.
+    #[must_use]
+    pub fn mark(&self) -> Option<Mark> {
+        self.shared.mark()
+    }
+
+    /// Begins a checkpoint of what the log up to a mark was folded into. It counts only when
+    /// [`Draft::finish`] has returned.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn create(&self, mark: &Mark) -> io::Result<Draft> {
+        remove_draft(&*self.disk)?;
+        let header = mark.encode(&self.shared.id());
+        let file = self.disk.create(DRAFT_FILE)?;
+        write_all_at(&*file, &header, 0)?;
+        let disk = Arc::clone(&self.disk);
+        let (seed, length) = (crc32c(&header), wide(HEADER_BYTES));
+        Ok(Draft { disk, file, seed, number: 0, length, synced: 0 })
+    }
+
+    /// Gives back the room of a checkpoint that was not finished.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn remove_draft(&self) -> io::Result<()> {
+        remove_draft(&*self.disk)
+    }
+}
+
+/// Removes a checkpoint that was not finished, if there is one.
+pub(super) fn remove_draft(disk: &dyn Disk) -> io::Result<()> {
+    match disk.remove(DRAFT_FILE) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+impl Draft {
+    /// Adds a piece.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    ///
+    /// # Panics
+    /// When the piece is empty or has more than [`PIECE_BYTES_MAX`] bytes: that is a defect of the
+    /// caller.
+    pub fn push(&mut self, piece: &[u8]) -> io::Result<()> {
+        assert!((1..=PIECE_BYTES_MAX).contains(&piece.len()), "a piece of {} bytes", piece.len());
+        self.write(piece)?;
+        if self.length.saturating_sub(self.synced) >= SYNC_BYTES {
+            self.file.sync_data()?;
+            self.synced = self.length;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        let checksum = piece_checksum(self.seed, self.number, piece);
+        let bytes = [&piece_length(piece)[..], &checksum.to_le_bytes(), piece].concat();
+        write_all_at(&*self.file, &bytes, self.length)?;
+        self.number = self.number.saturating_add(1);
+        self.length = self.length.saturating_add(wide(bytes.len()));
+        Ok(())
+    }
+
+    /// Puts it in the place of the one before. Durable when it returns.
+    ///
+    /// # Errors
+    /// When that failed; then the one before may still be there.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.write(&[])?;
+        self.file.sync_data()?;
+        self.disk.rename(DRAFT_FILE, CHECKPOINT_FILE)?;
+        self.disk.sync_dir()
+    }
+}

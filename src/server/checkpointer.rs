@@ -1,0 +1,83 @@
+//! The checkpointer: the thread that makes checkpoints, beside everything else.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use tracing::{info, warn};
+
+use crate::{
+    log::file::Checkpoints,
+    views::{Views, save},
+};
+
+/// How often to look whether a checkpoint is due.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// So many accounts are told in a few milliseconds, and cost nothing beside their events.
+const FREE_ACCOUNTS: u64 = 10_000;
+/// How many events each further account is to have behind it on average: then checkpoints add
+/// less than a fifth to what the log writes.
+const EVENTS_PER_ACCOUNT: u64 = 16;
+/// How many events are worth a checkpoint when the server stops: fewer are read in a few
+/// hundredths of a second.
+const FINAL_EVENTS: u64 = 100_000;
+/// How long a stop may take for its checkpoint. Without one the next start reads more.
+const FINAL_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Makes checkpoints of the views.
+pub(super) struct Checkpointer {
+    pub(super) views: Arc<Views>,
+    pub(super) checkpoints: Checkpoints,
+    /// After how many events a checkpoint is due.
+    pub(super) events: u64,
+    /// The position of the newest checkpoint; 0 when there is none.
+    pub(super) newest: u64,
+    /// Set when the server is to stop.
+    pub(super) stopping: Arc<AtomicBool>,
+}
+
+impl Checkpointer {
+    /// Makes checkpoints until `stop` is gone, and a last one then. All that was recorded is shown
+    /// by the views by then.
+    pub(super) fn run(mut self, stop: &Receiver<()>) {
+        while stop.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            if self.is_due() {
+                let stopping = Arc::clone(&self.stopping);
+                self.save(&|| !stopping.load(Ordering::Acquire));
+            }
+        }
+        if self.events_since() >= self.events.min(FINAL_EVENTS) {
+            let begin = Instant::now();
+            self.save(&|| begin.elapsed() < FINAL_TIME_MAX);
+        }
+    }
+
+    fn events_since(&self) -> u64 {
+        self.views.books().position().saturating_sub(self.newest)
+    }
+
+    fn is_due(&self) -> bool {
+        let accounts = self.views.books().totals().account_count.saturating_sub(FREE_ACCOUNTS);
+        self.events_since() >= self.events.max(accounts.saturating_mul(EVENTS_PER_ACCOUNT))
+    }
+
+    fn save(&mut self, goes_on: &dyn Fn() -> bool) {
+        let begin = Instant::now();
+        match save(&self.views, &self.checkpoints, goes_on) {
+            Ok(position) => {
+                self.newest = position;
+                info!(position, millis = millis(begin), "checkpoint");
+            }
+            Err(failure) => warn!(%failure, "no checkpoint was made: a start will take longer"),
+        }
+    }
+}
+
+fn millis(begin: Instant) -> u64 {
+    u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,240 @@
+//! Checkpoints: the books as bytes, and state and books from them.
+//!
+//! Everything is in the books: also what the writer decides on follows from them, but for the
+//! request ids, which are read from the log again.
+
+use std::{io, thread, time::Duration};
+
+use super::{
+    Books, Views,
+    accounts::Beside,
+    frozen::{ACCOUNTS, CLOSED, NEW_OWNER, SAGAS, SUMMARY},
+    sagas::{Ended, Sagas},
+};
+use crate::{
+    domain::{
+        Account, AccountId, AccountState, Balance, Compact, CurrencyCode, Inconsistent,
+        OWNER_CHARS_MAX, SagaId,
+    },
+    event_store::{Chain, Codec, EventIds, Malformed, Reader, State, put_number},
+    log::{
+        LogId,
+        file::{Checkpoint, CheckpointFault, Checkpoints, Mark},
+    },
+};
+
+/// How long to wait between looking whether the views have come to the place to be told.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
+/// How long to let others have the books between two pieces.
+const PIECE_INTERVAL: Duration = Duration::from_micros(100);
+/// How many bytes a character of UTF-8 takes at most.
+const CHAR_BYTES_MAX: usize = 4;
+
+/// Why a checkpoint gives no state.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The file is of no use.
+    #[error(transparent)]
+    Fault(#[from] CheckpointFault),
+    /// A piece does not say what a checkpoint says.
+    #[error("a piece of the checkpoint is not valid")]
+    Malformed(#[from] Malformed),
+    /// The pieces do not fit together.
+    #[error("the pieces of the checkpoint do not fit together")]
+    Inconsistent(#[from] Inconsistent),
+}
+
+/// Why no checkpoint was made.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// The views do not follow the log any more.
+    #[error("the views can no longer follow the log")]
+    ViewsFailed,
+    /// It was told to stop.
+    #[error("the server stops")]
+    Stopped,
+    /// It could not be written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Writes a checkpoint of the books as they are where the log ends now, while they go on. Gives
+/// its position; 0 when the log is empty. `goes_on` says whether to: it is asked now and then.
+///
+/// # Errors
+/// [`SaveError`]; the checkpoint before is then still the one that counts.
+pub fn save(
+    views: &Views,
+    checkpoints: &Checkpoints,
+    goes_on: &dyn Fn() -> bool,
+) -> Result<u64, SaveError> {
+    let Some(mark) = freeze(views, checkpoints, goes_on)? else { return Ok(0) };
+    let saved = write(views, checkpoints, &mark, goes_on);
+    views.books_mut().thaw();
+    if saved.is_err() {
+        checkpoints.remove_draft()?;
+    }
+    saved.map(|()| mark.position)
+}
+
+/// Freezes the books at the end of the log, once they have come there.
+fn freeze(
+    views: &Views,
+    checkpoints: &Checkpoints,
+    goes_on: &dyn Fn() -> bool,
+) -> Result<Option<Mark>, SaveError> {
+    let mark = loop {
+        let Some(mark) = checkpoints.mark() else { return Ok(None) };
+        if views.books_mut().freeze_at(mark.position) {
+            break mark;
+        }
+    };
+    while !views.books().is_frozen() {
+        if views.has_failed() || !goes_on() {
+            views.books_mut().thaw();
+            return Err(if goes_on() { SaveError::ViewsFailed } else { SaveError::Stopped });
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+    Ok(Some(mark))
+}
+
+fn write(
+    views: &Views,
+    checkpoints: &Checkpoints,
+    mark: &Mark,
+    goes_on: &dyn Fn() -> bool,
+) -> Result<(), SaveError> {
+    let mut draft = checkpoints.create(mark)?;
+    loop {
+        let piece = views.books_mut().next_frozen_piece();
+        let Some(piece) = piece else { break };
+        draft.push(&piece)?;
+        if !goes_on() {
+            return Err(SaveError::Stopped);
+        }
+        thread::sleep(PIECE_INTERVAL);
+    }
+    Ok(draft.finish()?)
+}
+
+/// Begins the piece that goes before all others.
+pub(super) fn summary(position: u64, time_micros: i64, transaction_count: u64) -> Vec<u8> {
+    let mut summary = vec![SUMMARY];
+    put_number(&mut summary, position);
+    put_number(&mut summary, u64::try_from(time_micros).unwrap_or(0));
+    put_number(&mut summary, transaction_count);
+    summary
+}
+
+/// State and books as a checkpoint tells them. Request ids will be remembered for
+/// `request_id_window` positions; those of before are still to be recalled.
+///
+/// # Errors
+/// [`RestoreError`].
+pub(super) fn restore(
+    log_id: LogId,
+    request_id_window: u64,
+    checkpoint: &mut Checkpoint,
+) -> Result<(State, Books), RestoreError> {
+    let position = checkpoint.resume().position();
+    let first = checkpoint.next_piece()?.ok_or(Inconsistent)?;
+    let codec = Codec::new(EventIds::new(log_id));
+    let (mut restoring, told) = read_summary(codec, request_id_window, first)?;
+    if told != position {
+        return Err(Inconsistent.into());
+    }
+    while let Some(piece) = checkpoint.next_piece()? {
+        restoring.read_piece(piece)?;
+    }
+    let Restoring { state, books, account_count, saga_count } = restoring;
+    if (books.totals().account_count, books.named_saga_count()) != (account_count, saga_count) {
+        return Err(Inconsistent.into());
+    }
+    Ok((state, books))
+}
+
+/// State and books in the making, and how much they will have.
+struct Restoring {
+    state: State,
+    books: Books,
+    account_count: u64,
+    saga_count: u64,
+}
+
+fn read_summary(
+    codec: Codec,
+    request_id_window: u64,
+    piece: &[u8],
+) -> Result<(Restoring, u64), RestoreError> {
+    let mut reader = Reader::new(piece);
+    if reader.byte()? != SUMMARY {
+        return Err(Inconsistent.into());
+    }
+    let position = reader.number()?;
+    let time_micros = read_time(&mut reader)?;
+    let transaction_count = reader.number()?;
+    let (account_count, saga_count) = (reader.number()?, reader.number()?);
+    let mut ended = [Ended::default(); 3];
+    for ended in &mut ended {
+        *ended = Ended { count: reader.number()?, newest: reader.number()? };
+    }
+    reader.end()?;
+    let place = (position, time_micros);
+    let state = State::resumed(codec, request_id_window, place, ended.map(|ended| ended.newest));
+    let register = state.register().clone();
+    let books = Books::resumed(register, place, transaction_count, Sagas::resumed(ended));
+    Ok((Restoring { state, books, account_count, saga_count }, position))
+}
+
+impl Restoring {
+    fn read_piece(&mut self, piece: &[u8]) -> Result<(), RestoreError> {
+        let mut reader = Reader::new(piece);
+        let kind = reader.byte()?;
+        while reader.end().is_err() {
+            match kind {
+                SAGAS => self.read_saga(&mut reader)?,
+                ACCOUNTS => self.read_account(&mut reader)?,
+                _ => return Err(Inconsistent.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_saga(&mut self, reader: &mut Reader<'_>) -> Result<(), RestoreError> {
+        let (saga_id, position) = (SagaId::new(reader.id()?), reader.number()?);
+        self.state.give_back_saga(saga_id);
+        self.books.give_back_saga(saga_id, position);
+        Ok(())
+    }
+
+    fn read_account(&mut self, reader: &mut Reader<'_>) -> Result<(), RestoreError> {
+        let flags = reader.byte()?;
+        let id = AccountId::new(reader.id()?);
+        let owner = u32::try_from(reader.number()?).map_err(|_| Inconsistent)?;
+        let bytes_max = OWNER_CHARS_MAX.saturating_mul(CHAR_BYTES_MAX);
+        let owner_name = (flags & NEW_OWNER != 0).then(|| reader.text(bytes_max)).transpose()?;
+        let currency = CurrencyCode::from_packed(reader.number()?).ok_or(Inconsistent)?;
+        let balance = i64::try_from(reader.number()?).ok().and_then(Balance::new);
+        let version = reader.number()?;
+        let transaction_count = reader.number()?;
+        let (open_time_micros, update_time_micros) = (read_time(reader)?, read_time(reader)?);
+        let newest = reader.number()?;
+        let mark_count = usize::try_from(reader.number()?).unwrap_or(usize::MAX);
+        let marks: Result<Vec<u64>, Malformed> = (0..mark_count).map(|_| reader.number()).collect();
+        let state = if flags & CLOSED == 0 { AccountState::Active } else { AccountState::Closed };
+        let compact = Compact::new(currency, state, balance.ok_or(Inconsistent)?, version);
+        let account = Account::of(id, compact);
+        let chain = Chain::kept(newest, &marks?);
+        let mut beside = Beside::new(owner, open_time_micros, chain.clone());
+        (beside.update_time_micros, beside.transaction_count) =
+            (update_time_micros, transaction_count);
+        self.state.give_back_account(&account, chain).ok_or(Inconsistent)?;
+        self.books.give_back_account(&account, beside, owner_name)?;
+        Ok(())
+    }
+}
+
+fn read_time(reader: &mut Reader<'_>) -> Result<i64, RestoreError> {
+    Ok(i64::try_from(reader.number()?).map_err(|_| Inconsistent)?)
+}
