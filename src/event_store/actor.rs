@@ -190,6 +190,12 @@ impl EventStore {
         Ok(async move { answer.await.unwrap_or_else(|_| Err(store.failure())) })
     }
 
+    /// Whether the mailbox has places for so many commands now.
+    #[must_use]
+    pub fn takes(&self, commands: usize) -> bool {
+        self.permits.available_permits() >= commands
+    }
+
     fn submit(
         &self,
         commands: Vec<Command>,

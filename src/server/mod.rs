@@ -14,7 +14,7 @@ use crate::{
         FILE_DESCRIPTOR_SET, command_service_server::CommandServiceServer,
         query_service_server::QueryServiceServer,
     },
-    wire::{Commands, Desk, Queries},
+    wire::{Commands, Desk, Front, Queries},
 };
 
 mod checkpointer;
@@ -82,25 +82,24 @@ pub async fn serve(
     let (health, health_service) = health::start().await;
 
     info!(address = %listener.local_addr()?, "listening");
-    let routes = Routes::new(health_service)
-        .add_service(
-            CommandServiceServer::new(commands.clone())
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX),
-        )
-        .add_service(
-            QueryServiceServer::new(queries.clone())
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX),
-        )
+    let others = Routes::new(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
+    let front = Front::new(
+        CommandServiceServer::new(commands.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        QueryServiceServer::new(queries.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        others,
+        commands.desk.clone(),
+    );
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let mut until = stopping;
-    let transport =
-        transport().add_routes(routes).serve_with_incoming_shutdown(incoming, async move {
-            let _the_sender_lives_longer = until.wait_for(|stopping| *stopping).await;
-        });
+    let transport = transport().serve_with_incoming_shutdown(front, incoming, async move {
+        let _the_sender_lives_longer = until.wait_for(|stopping| *stopping).await;
+    });
     let mut transport = tokio::spawn(transport);
 
     let settings = config.clone();

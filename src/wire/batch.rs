@@ -120,10 +120,35 @@ impl Batch {
     }
 }
 
-/// What each command of a submission came to: what it did, or why it did not.
+/// What a command came to: what it did, or why it did not.
 ///
-/// Those that were recorded earlier are looked up in the log: a repeat must be the same command.
-pub(super) async fn judge(
+/// One that was recorded earlier is looked up in the log: a repeat must be the same command.
+pub(super) async fn judge_one(
+    reads: &Reads,
+    command: Command,
+    outcome: Outcome,
+) -> Result<Done, Status> {
+    if let Outcome::Replayed { position } = outcome {
+        // Hardly a call comes here, and none is to carry the memory for it.
+        let entry = Box::pin(reads.in_log(move |cursor| cursor.entry(position))).await?;
+        return replayed(&command, entry);
+    }
+    decided(outcome)
+}
+
+/// What a command came to that was decided now.
+fn decided(outcome: Outcome) -> Result<Done, Status> {
+    match outcome {
+        Outcome::Recorded(entry) => finished(Done { entry, replayed: false }),
+        Outcome::Refused(refusal) => Err(status::refused(&refusal)),
+        Outcome::Replayed { position: _ } => {
+            Err(status::internal("a repeat whose first time was not looked up"))
+        }
+    }
+}
+
+/// What each command of a submission came to, as [`judge_one`] has it.
+async fn judge(
     reads: &Reads,
     commands: &[Command],
     outcomes: Vec<(usize, Outcome)>,
@@ -131,12 +156,11 @@ pub(super) async fn judge(
     let mut recorded = read_replayed(reads, &outcomes).await?.into_iter();
     let judge_one = |(place, outcome): (usize, Outcome)| {
         let done = match outcome {
-            Outcome::Recorded(entry) => finished(Done { entry, replayed: false }),
-            Outcome::Refused(refusal) => Err(status::refused(&refusal)),
             Outcome::Replayed { position: _ } => match (commands.get(place), recorded.next()) {
                 (Some(command), Some(entry)) => replayed(command, entry),
                 (None, _) | (_, None) => Err(status::internal("an outcome without its command")),
             },
+            Outcome::Recorded(_) | Outcome::Refused(_) => decided(outcome),
         };
         (place, done)
     };

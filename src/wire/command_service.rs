@@ -8,7 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    batch::{Batch, BatchAnswer, judge},
+    batch::{Batch, BatchAnswer, judge_one},
     late::Late,
     parse,
     reads::Reads,
@@ -41,12 +41,19 @@ impl Desk {
         Self { store, reads, ids }
     }
 
+    /// Whether so many commands more can be carried out now.
+    pub(super) fn takes(&self, commands: usize) -> bool {
+        self.store.takes(commands)
+    }
+
     /// Carries out one command.
     async fn execute(&self, command: Command) -> Result<Done, Status> {
         let answer = self.store.execute(vec![command], Detail::All).await;
-        let Answer { commands, outcomes, position: _ } = answer.map_err(status::failed)?;
-        let judged = judge(&self.reads, &commands, outcomes).await?.pop();
-        judged.map_or_else(|| Err(status::internal("a command without outcome")), |(_, done)| done)
+        let Answer { mut commands, mut outcomes, position: _ } = answer.map_err(status::failed)?;
+        match (commands.pop(), outcomes.pop()) {
+            (Some(command), Some((_, outcome))) => judge_one(&self.reads, command, outcome).await,
+            (None, _) | (_, None) => Err(status::internal("a command without outcome")),
+        }
     }
 
     /// The answer to a batch of which no command can be carried out.

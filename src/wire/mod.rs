@@ -6,6 +6,7 @@
 
 mod batch;
 mod command_service;
+mod front;
 mod late;
 mod page_token;
 mod parse;
@@ -16,6 +17,7 @@ mod status;
 mod tail;
 
 pub use command_service::{Commands, Desk};
+pub use front::{CALLS_MAX, Front};
 pub use late::Late;
 pub use query_service::Queries;
 pub use reads::Reads;

@@ -12,6 +12,7 @@
 mod bad_input;
 mod commands;
 mod crash;
+mod overload;
 mod process;
 mod reads;
 mod seed_defects;

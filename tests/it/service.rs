@@ -174,7 +174,7 @@ impl Client {
         self.address
     }
 
-    async fn wait_until_serving(&self, name: &str) {
+    pub(crate) async fn wait_until_serving(&self, name: &str) {
         let request = HealthCheckRequest { service: name.to_owned() };
         let mut health = HealthClient::new(self.channel.clone());
         let mut states = health.watch(request).await.unwrap().into_inner();

@@ -1,0 +1,141 @@
+//! The front: sends each call to its service, and turns away what would wait too long.
+//!
+//! It stands before everything else, so that a call that is turned away costs next to nothing:
+//! not even its message is read. Health and reflection are never turned away, and neither are
+//! streams, whose clients are held back instead.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{BoxFuture, Service, http},
+    service::Routes,
+};
+
+use super::{Commands, Desk, Late, Queries, batch::BATCH_COMMANDS_MAX, status};
+use crate::{
+    event_store::Failure,
+    proto::{
+        command_service_server::CommandServiceServer, query_service_server::QueryServiceServer,
+    },
+};
+
+/// How many calls of the two services may be under way at once, streams not counted. At the speed
+/// of single commands on two cores, the last of them waits about a twentieth of a second: more
+/// would only wait longer.
+pub const CALLS_MAX: usize = 2_048;
+
+const COMMAND_SERVICE: &str = "/daybook.v1.CommandService/";
+const QUERY_SERVICE: &str = "/daybook.v1.QueryService/";
+/// The methods of both services that are streams.
+const STREAMS: [&str; 2] = ["ExecuteStream", "TailEvents"];
+const BATCH: &str = "ExecuteBatch";
+
+type Request = http::Request<Body>;
+type Response = http::Response<Body>;
+
+/// Takes all calls of a server. Cheap to clone.
+#[derive(Clone)]
+pub struct Front {
+    commands: CommandServiceServer<Commands>,
+    queries: QueryServiceServer<Queries>,
+    others: Routes,
+    /// Where commands go, once the ledger is recovered.
+    desk: Late<Desk>,
+    under_way: Arc<AtomicUsize>,
+    /// What a call is turned away with.
+    refused: Status,
+}
+
+/// A call under way, until this is dropped.
+struct Place(Arc<AtomicUsize>);
+
+/// An answer that is still to come, and the place that its call holds.
+pub struct Answer {
+    answer: BoxFuture<Response, Infallible>,
+    _place: Option<Place>,
+}
+
+impl Front {
+    /// In front of the two services and of others, such as health. `desk` is that of the command
+    /// service.
+    #[must_use]
+    pub fn new(
+        commands: CommandServiceServer<Commands>,
+        queries: QueryServiceServer<Queries>,
+        others: Routes,
+        desk: Late<Desk>,
+    ) -> Self {
+        let refused = status::failed(Failure::Overloaded);
+        Self { commands, queries, others, desk, under_way: Arc::default(), refused }
+    }
+
+    /// A place for one more call, if there is one.
+    fn place(&self, method: &str) -> Option<Place> {
+        let before = self.under_way.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Arc::clone(&self.under_way));
+        let fits = before < CALLS_MAX && (method != BATCH || self.takes_batch());
+        fits.then_some(place)
+    }
+
+    /// Whether a batch of any size can be carried out. Asked before the batch is read, which costs
+    /// more than anything else that becomes of it.
+    fn takes_batch(&self) -> bool {
+        self.desk.get().map_or(true, |desk| desk.takes(BATCH_COMMANDS_MAX))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Service<Request> for Front {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Answer {
+        let path = request.uri().path();
+        let command = path.strip_prefix(COMMAND_SERVICE);
+        let Some(method) = command.or_else(|| path.strip_prefix(QUERY_SERVICE)) else {
+            let mut others = self.others.clone();
+            let answer = Box::pin(async move { others.call(request).await });
+            return Answer { answer, _place: None };
+        };
+        let is_command = command.is_some();
+        let mut place = None;
+        if !STREAMS.contains(&method) {
+            place = self.place(method);
+            if place.is_none() {
+                let refused = self.refused.clone().into_http();
+                return Answer { answer: Box::pin(async move { Ok(refused) }), _place: None };
+            }
+        }
+        let answer =
+            if is_command { self.commands.call(request) } else { self.queries.call(request) };
+        Answer { answer, _place: place }
+    }
+}
+
+impl Future for Answer {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.answer.as_mut().poll(context)
+    }
+}

@@ -1,0 +1,74 @@
+//! Overload: calls beyond the limit are turned away at once, and everything else goes on.
+
+use std::time::{Duration, Instant};
+
+use daybook::{
+    proto::{ExecuteBatchRequest, GetAccountRequest},
+    wire::CALLS_MAX,
+};
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use crate::service::{Client, InBatch as _, Service, assert_refused, deposit, get};
+
+/// Calls on one connection: the server allows no more.
+const CONNECTION_CALLS: usize = 1_024;
+/// How long a call waits for a position that does not come.
+const WAIT: Duration = Duration::from_secs(8);
+
+/// Fills the server with calls that wait, and waits until the next one is turned away.
+async fn fill(service: &Service, account_id: &str) -> Vec<tokio::task::JoinHandle<()>> {
+    let mut waiting = Vec::new();
+    for _ in 0..CALLS_MAX / CONNECTION_CALLS {
+        let client = service.another().await;
+        for _ in 0..CONNECTION_CALLS {
+            let request = GetAccountRequest { min_position: Some(1_000_000), ..get(account_id) };
+            let client = client.clone();
+            waiting.push(tokio::spawn(async move {
+                let ended = client.call_within(WAIT, request).await;
+                assert!(ended.is_err(), "the position does not come");
+            }));
+        }
+    }
+    let client = service.another().await;
+    let begin = Instant::now();
+    while client.call(get(account_id)).await.is_ok() {
+        assert!(begin.elapsed() < WAIT, "all calls are taken");
+    }
+    waiting
+}
+
+async fn assert_turned_away(client: &Client, account_id: &str) {
+    let batch = ExecuteBatchRequest {
+        commands: vec![deposit(account_id, 1).in_batch()],
+        return_results: false,
+    };
+    let begin = Instant::now();
+    assert_refused(client.call(batch).await, Code::ResourceExhausted, "OVERLOADED");
+    let refused = client.call(deposit(account_id, 1)).await;
+    let status = assert_refused(refused, Code::ResourceExhausted, "OVERLOADED");
+    let retry = status.get_details_retry_info().unwrap().retry_delay.unwrap();
+    assert!(retry <= Duration::from_secs(1), "{retry:?}");
+    assert!(begin.elapsed() < Duration::from_secs(1), "at once: {:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn calls_beyond_the_limit_are_turned_away_at_once() {
+    // The server is full of calls that wait. The next ones are refused, with when to try again;
+    // health says that the server serves; a tail gets what is recorded; and once there is room,
+    // calls are carried out again. Nothing of what was refused has happened.
+    let service = Service::in_memory().await;
+    let account_id = service.opened(7).await;
+    let waiting = fill(&service, &account_id).await;
+    let client = service.another().await;
+    assert_turned_away(&client, &account_id).await;
+    client.wait_until_serving("readiness").await;
+    let mut stream = client.tail(crate::service::from(0)).await.unwrap();
+    assert_eq!(stream.message().await.unwrap().unwrap().position, 1, "streams are not counted");
+
+    for call in waiting {
+        call.await.unwrap();
+    }
+    let answer = client.call(deposit(&account_id, 5)).await.unwrap();
+    assert_eq!((answer.balance_minor, answer.event.unwrap().position), (12, 2));
+}
