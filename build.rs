@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     fs::write(out_dir.join("daybook_descriptor.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .extern_path(".google.rpc", "::tonic_types")
+        .codec_path("crate::proto::SliceCodec")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -68,8 +68,8 @@ impl Violations {
     }
 
     fn amount(&mut self, minor: i64) -> Option<Amount> {
-        let wrong = format!("must be 1 to {AMOUNT_MAX_MINOR}");
-        self.check("amount_minor", Amount::new(minor).ok_or(wrong))
+        let wrong = || format!("must be 1 to {AMOUNT_MAX_MINOR}");
+        self.check("amount_minor", Amount::new(minor).ok_or_else(wrong))
     }
 
     fn reason(&mut self, text: &str) -> Option<Reason> {

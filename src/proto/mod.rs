@@ -1,5 +1,9 @@
 //! The protocol `daybook.v1`, generated from the protos.
 
+mod codec;
+
+pub use codec::SliceCodec;
+
 tonic::include_proto!("daybook.v1");
 
 /// The protos as a descriptor set, for reflection.
