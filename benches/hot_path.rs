@@ -132,9 +132,7 @@ fn decode_transfers(bencher: Bencher<'_, '_>) {
 fn append(bencher: Bencher<'_, '_>, writer: &mut dyn LogWriter, mut prepare: impl FnMut()) {
     let mut commands = Commands::new(LOG_ACCOUNTS);
     let mut bank = Bank::new();
-    for openings in commands.openings().chunks(BATCH_COMMANDS) {
-        writer.append(&bank.decide_group(openings)).unwrap();
-    }
+    bank.open_in(&commands, writer);
     bencher
         .counter(ItemsCount::new(BATCH_COMMANDS))
         .with_inputs(|| {

@@ -9,7 +9,7 @@ use daybook::{
         RequestId,
     },
     event_store::{Codec, Entry, EventIds, REQUEST_ID_WINDOW_DEFAULT, State, Verdict},
-    log::{Block, Group, LogId, memory},
+    log::{Block, Group, LogId, LogWriter, memory},
 };
 use uuid::Uuid;
 
@@ -161,12 +161,20 @@ impl Bank {
         group
     }
 
-    /// All that opening the accounts of `commands` and then `count` transfers record, as groups.
+    /// Opens the accounts of `commands`, and writes that to a log.
+    pub(crate) fn open_in(&mut self, commands: &Commands, log: &mut dyn LogWriter) {
+        for openings in commands.openings().chunks(BATCH_COMMANDS) {
+            log.append(&self.decide_group(openings)).unwrap();
+        }
+    }
+
+    /// All that opening the accounts of `commands` and then `count` transfers record. No group has
+    /// both.
     pub(crate) fn groups(commands: &mut Commands, count: usize) -> Vec<Group> {
         let mut bank = Self::new();
-        let mut all = commands.openings();
-        all.extend(commands.transfers(count));
-        all.chunks(BATCH_COMMANDS).map(|batch| bank.decide_group(batch)).collect()
+        let (openings, transfers) = (commands.openings(), commands.transfers(count));
+        let batches = openings.chunks(BATCH_COMMANDS).chain(transfers.chunks(BATCH_COMMANDS));
+        batches.map(|batch| bank.decide_group(batch)).collect()
     }
 }
 
