@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use daybook::{
-    domain::Command,
+    domain::{Command, Register},
     event_store::{Entry, REQUEST_ID_WINDOW_DEFAULT},
     log::{
         Group, LogWriter,
@@ -185,7 +185,7 @@ fn apply_to_views(bencher: Bencher<'_, '_>) {
     let groups = Bank::groups(&mut Commands::new(LOG_ACCOUNTS), LOG_TRANSFERS);
     let entries = bank::entries(&groups);
     bencher.counter(ItemsCount::new(event_count(&groups))).bench_local(|| {
-        let mut books = Books::default();
+        let mut books = Books::new(Register::default());
         for entry in &entries {
             books.apply(entry).unwrap();
         }

@@ -21,7 +21,7 @@ use std::{
 };
 
 use daybook::{
-    domain::{Action, Command},
+    domain::{Action, Command, Register},
     event_store::{self, Entry, History, Parts, REQUEST_ID_WINDOW_DEFAULT},
     log::{
         Block, Group, LogWriter,
@@ -174,7 +174,7 @@ fn apply_to_views() {
     let entries = bank::entries(&groups().0);
     let opening_count = entries.partition_point(|entry| entry.first_position <= ACCOUNTS);
     let (openings, transfers) = entries.split_at(opening_count);
-    let mut books = Books::default();
+    let mut books = Books::new(Register::default());
     let mut apply_all = |entries: &[Entry]| {
         for entry in entries {
             books.apply(entry).unwrap();
@@ -221,7 +221,7 @@ fn service(commands: &Commands) -> wire::Commands {
         durable: durable_sender,
     };
     let (store, _stopper) = event_store::start(parts).unwrap();
-    let views = Arc::new(Views::new(Books::default()));
+    let views = Arc::new(Views::new(Books::new(Register::default())));
     let reads = Reads::new(views, History::new(reader), durable, store.clone());
     let service = wire::Commands::default();
     service.desk.set(Desk::new(store, Arc::new(reads)));
