@@ -19,7 +19,10 @@ use std::{
     thread,
 };
 
-use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot, watch};
+use tokio::{
+    sync::{Semaphore, TryAcquireError, mpsc, oneshot, watch},
+    task::yield_now,
+};
 
 use super::{
     doorbell::Doorbell,
@@ -34,6 +37,11 @@ use crate::{domain::Command, log::LogWriter, ops::Clock};
 pub const MAILBOX_COMMANDS_MAX: usize = 8 * 8_192;
 /// Places in the mailbox beside those of the commands: for the syncer's word and for stopping.
 const MAILBOX_SPARE: usize = 8;
+
+/// How many replies are handed out before others have their turn. All at once, the clients would
+/// idle until the last answer is written, and then the server until the last client has called
+/// again.
+const REPLIES_AT_ONCE: usize = 16;
 
 /// What the writer receives.
 #[derive(Debug)]
@@ -135,11 +143,15 @@ impl Drop for LatchOnPanic<'_> {
     }
 }
 
-/// Hands replies to those who wait for them, on the runtime's own thread.
+/// Hands replies to those who wait for them, on the runtime's own thread, some at a time: the
+/// first answers are on their way to their clients while the others are still being written.
 async fn deliver(mut outbox: mpsc::Receiver<Replies>) {
     while let Some(replies) = outbox.recv().await {
-        for (reply, result) in replies {
+        for (number, (reply, result)) in (1_usize..).zip(replies) {
             let _caller_may_have_left = reply.send(result);
+            if number.is_multiple_of(REPLIES_AT_ONCE) {
+                yield_now().await;
+            }
         }
     }
 }

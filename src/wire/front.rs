@@ -43,21 +43,24 @@ const BATCH: &str = "ExecuteBatch";
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 
-/// Takes all calls of a server. Cheap to clone.
+/// Takes all calls of a server. Cheap to clone, which is done for every call.
 #[derive(Clone)]
-pub struct Front {
+pub struct Front(Arc<Services>);
+
+/// What is behind the front.
+struct Services {
     commands: CommandServiceServer<Commands>,
     queries: QueryServiceServer<Queries>,
     others: Routes,
     /// Where commands go, once the ledger is recovered.
     desk: Late<Desk>,
-    under_way: Arc<AtomicUsize>,
+    under_way: AtomicUsize,
     /// What a call is turned away with.
     refused: Status,
 }
 
-/// A call under way, until this is dropped.
-struct Place(Arc<AtomicUsize>);
+/// The place of a call under way, until it is dropped.
+struct Place(Arc<Services>);
 
 /// An answer that is still to come, and the place that its call holds.
 pub struct Answer {
@@ -75,18 +78,20 @@ impl Front {
         others: Routes,
         desk: Late<Desk>,
     ) -> Self {
-        let refused = status::failed(Failure::Overloaded);
-        Self { commands, queries, others, desk, under_way: Arc::default(), refused }
+        let (under_way, refused) = (AtomicUsize::new(0), status::failed(Failure::Overloaded));
+        Self(Arc::new(Services { commands, queries, others, desk, under_way, refused }))
     }
 
     /// A place for one more call, if there is one.
     fn place(&self, method: &str) -> Option<Place> {
-        let before = self.under_way.fetch_add(1, Ordering::Relaxed);
-        let place = Place(Arc::clone(&self.under_way));
-        let fits = before < CALLS_MAX && (method != BATCH || self.takes_batch());
+        let before = self.0.under_way.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Arc::clone(&self.0));
+        let fits = before < CALLS_MAX && (method != BATCH || self.0.takes_batch());
         fits.then_some(place)
     }
+}
 
+impl Services {
     /// Whether a batch of any size can be carried out. Asked before the batch is read, which costs
     /// more than anything else that becomes of it.
     fn takes_batch(&self) -> bool {
@@ -96,7 +101,7 @@ impl Front {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -113,7 +118,7 @@ impl Service<Request> for Front {
         let path = request.uri().path();
         let command = path.strip_prefix(COMMAND_SERVICE);
         let Some(method) = command.or_else(|| path.strip_prefix(QUERY_SERVICE)) else {
-            let mut others = self.others.clone();
+            let mut others = self.0.others.clone();
             let answer = Box::pin(async move { others.call(request).await });
             return Answer { answer, _place: None };
         };
@@ -122,12 +127,15 @@ impl Service<Request> for Front {
         if !STREAMS.contains(&method) {
             place = self.place(method);
             if place.is_none() {
-                let refused = self.refused.clone().into_http();
+                let refused = self.0.refused.clone().into_http();
                 return Answer { answer: Box::pin(async move { Ok(refused) }), _place: None };
             }
         }
-        let answer =
-            if is_command { self.commands.call(request) } else { self.queries.call(request) };
+        let answer = if is_command {
+            self.0.commands.clone().call(request)
+        } else {
+            self.0.queries.clone().call(request)
+        };
         Answer { answer, _place: place }
     }
 }
