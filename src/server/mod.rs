@@ -135,7 +135,9 @@ pub async fn serve(
     }
 }
 
-fn transport() -> tonic::transport::Server {
+/// A transport with our limits, and without services. Public so that its own cost can be measured.
+#[must_use]
+pub fn transport() -> tonic::transport::Server {
     tonic::transport::Server::builder()
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .http2_max_header_list_size(HEADER_BYTES_MAX)

@@ -250,7 +250,9 @@ fn lines_with_word<'a>(text: &str, word: &'a str) -> Vec<(usize, &'a str)> {
 fn tree() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = Vec::new();
-    for top in [".ci", "Cargo.toml", "benches", "build.rs", "proto/daybook", "src", "tests"] {
+    let tops =
+        [".ci", "Cargo.toml", "benches", "build.rs", "examples", "proto/daybook", "src", "tests"];
+    for top in tops {
         gather(root, top, &mut sources);
     }
     sources
