@@ -7,6 +7,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, interval, sleep_until},
 };
+use uuid::Uuid;
 
 use super::{
     BenchArgs,
@@ -24,7 +25,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// milliseconds.
 pub(super) async fn run(
     args: &BenchArgs,
-    account_ids: Vec<String>,
+    account_ids: Arc<[Uuid]>,
     measure: &Shared,
 ) -> Result<u64, CliError> {
     let mut channels = Vec::new();

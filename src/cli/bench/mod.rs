@@ -10,6 +10,8 @@ mod server;
 mod stream;
 mod tail;
 
+use std::sync::Arc;
+
 use measure::Shared;
 use purse::Purse;
 use report::Report;
@@ -143,7 +145,7 @@ pub async fn bench(args: BenchArgs) -> Result<(), CliError> {
     let measure = Shared::new()?;
     let usage = || args.server_pid.map(Usage::of).transpose();
     let before = usage()?;
-    let millis = load::run(&args, purse.account_ids.clone(), &measure).await?;
+    let millis = load::run(&args, Arc::clone(&purse.account_ids), &measure).await?;
     let server = before.zip(usage()?);
     let measure = measure.into_inner()?;
     purse.check(&measure).await?;

@@ -1,11 +1,15 @@
 //! The plan: what every client of a load does, and when.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{BenchArgs, Workload};
 use crate::proto::{
@@ -20,7 +24,7 @@ pub(super) const AMOUNT_MINOR: i64 = 1;
 pub(super) struct Plan {
     pub(super) workload: Workload,
     /// The accounts that commands are spread over.
-    pub(super) account_ids: Vec<String>,
+    pub(super) account_ids: Arc<[Uuid]>,
     /// How many commands a call has.
     pub(super) batch: u64,
     start: Instant,
@@ -36,7 +40,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// The plan of a load that begins now.
-    pub(super) fn new(args: &BenchArgs, account_ids: Vec<String>) -> Self {
+    pub(super) fn new(args: &BenchArgs, account_ids: Arc<[Uuid]>) -> Self {
         Self {
             workload: args.workload,
             account_ids,
@@ -147,7 +151,8 @@ impl Plan {
 
     /// The account at a place.
     pub(super) fn at(&self, index: usize) -> String {
-        self.account_ids.get(index).cloned().unwrap_or_default()
+        let id = self.account_ids.get(index).copied().unwrap_or_default();
+        id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
     }
 }
 

@@ -1,6 +1,8 @@
 //! The purse: the accounts that a benchmark opens, and the check that they show all that was
 //! acknowledged, no more and no less.
 
+use std::sync::Arc;
+
 use indicatif::ProgressBar;
 use tonic::transport::Channel;
 use uuid::Uuid;
@@ -24,8 +26,7 @@ const COMMAND_EVENTS_MAX: u64 = 5;
 
 /// Accounts of one benchmark.
 pub(super) struct Purse {
-    /// Their ids, as text.
-    pub(super) account_ids: Vec<String>,
+    pub(super) account_ids: Arc<[Uuid]>,
     /// By this they are found again.
     owner: String,
     /// How many commands a call of unknown outcome may have carried out.
@@ -45,11 +46,11 @@ impl Purse {
     pub(super) async fn open(args: &BenchArgs) -> Result<Self, CliError> {
         let channel = args.connect.connect().await?;
         let owner = format!("bench {}", Uuid::now_v7());
-        let account_ids: Vec<_> = (0..args.accounts).map(|_| Uuid::now_v7().to_string()).collect();
+        let account_ids: Arc<[_]> = (0..args.accounts).map(|_| Uuid::now_v7()).collect();
         let mut client = CommandServiceClient::new(channel.clone());
         let bar = ProgressBar::new(args.accounts);
         for ids in account_ids.chunks(PAGE) {
-            let commands = ids.iter().map(|id| open(id, &owner)).collect();
+            let commands = ids.iter().map(|id| open(*id, &owner)).collect();
             let request = ExecuteBatchRequest { commands, return_results: false };
             let response = client.execute_batch(request).await?.into_inner();
             if let Some(failure) = response.failures.first() {
@@ -112,9 +113,9 @@ impl Purse {
     }
 }
 
-fn open(account_id: &str, owner: &str) -> BatchCommand {
+fn open(account_id: Uuid, owner: &str) -> BatchCommand {
     let request = OpenAccountRequest {
-        account_id: account_id.to_owned(),
+        account_id: account_id.to_string(),
         owner: owner.to_owned(),
         initial_balance_minor: INITIAL_BALANCE_MINOR,
         ..OpenAccountRequest::default()
