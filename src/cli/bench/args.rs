@@ -1,0 +1,130 @@
+//! The flags of `daybook bench`, and which of them make sense together.
+
+use crate::cli::{CliError, connect::ConnectArgs};
+
+/// How many calls may be under way: more would only wait in the server's mailbox.
+const IN_FLIGHT_MAX: u64 = 16_384;
+/// How many connections are opened at most.
+const CONNECTIONS_MAX: u64 = 256;
+/// How many accounts are opened at most: the check at the end reads every one.
+const ACCOUNTS_MAX: u64 = 10_000_000;
+/// How many calls may be asked for in a second: a thousand times what one client can make.
+const RATE_MAX: u64 = 100_000_000;
+
+/// Puts load on a server and measures it. Opens accounts of its own for that, and checks at the
+/// end that their money adds up. Every answer is waited for: all that is counted is durable.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub(super) connect: ConnectArgs,
+
+    /// What to do
+    #[arg(long, value_enum, default_value_t = Workload::Deposit)]
+    pub(super) workload: Workload,
+
+    /// How many accounts to spread the commands over, at random
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(2..=ACCOUNTS_MAX))]
+    pub(super) accounts: u64,
+
+    /// How many calls to have under way at once
+    #[arg(long, value_name = "COUNT", default_value_t = 64)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=IN_FLIGHT_MAX))]
+    pub(super) in_flight: u64,
+
+    /// How many connections to spread them over
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
+    pub(super) connections: u64,
+
+    /// How many commands a call has: 1 is a call of its own for each, more are batches
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=8_190))]
+    pub(super) batch: u64,
+
+    /// Send the commands through one stream a connection instead of calls; `in-flight` is then
+    /// how many messages to have under way. For deposits and transfers only
+    #[arg(long)]
+    pub(super) stream: bool,
+
+    /// For how many seconds to measure
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(super) seconds: u64,
+
+    /// For how many seconds to run before measuring
+    #[arg(long, value_name = "SECONDS", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    pub(super) warm_up: u64,
+
+    /// How many calls to begin each second, whether or not earlier ones were answered, as far as
+    /// `in-flight` allows; the time of a call counts from when it was due. 0 is as many as there
+    /// can be. Not for streams
+    #[arg(long, value_name = "CALLS", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=RATE_MAX))]
+    pub(super) rate: u64,
+
+    /// After how many calls to end, if that is earlier; there is no warm-up then. 0 is never
+    #[arg(long, value_name = "CALLS", default_value_t = 0)]
+    pub(super) count: u64,
+
+    /// The process id of the server, when it runs on this machine: its CPU time and memory are
+    /// then told as well
+    #[arg(long, value_name = "PID")]
+    pub(super) server_pid: Option<u32>,
+
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// Where the choice of accounts begins: the same number gives the same load
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub(super) seed: u64,
+}
+
+impl BenchArgs {
+    /// # Errors
+    /// [`CliError::Usage`] when flags contradict each other.
+    pub(super) fn check(&self) -> Result<(), CliError> {
+        let is_plain = self.workload.is_plain();
+        let rules = [
+            (
+                (self.stream || self.batch > 1) && !is_plain,
+                "only deposits and transfers go in batches and streams",
+            ),
+            (self.stream && self.rate > 0, "a stream has no rate: its window sets the pace"),
+        ];
+        let broken = rules.into_iter().find(|(is_broken, _)| *is_broken);
+        broken.map_or(Ok(()), |(_, what)| Err(CliError::Usage(what)))
+    }
+}
+
+/// What a load consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Workload {
+    /// Deposits into random accounts
+    Deposit,
+    /// Transfers between random accounts
+    Transfer,
+    /// Transfers of which each has the same account on one side
+    HotTransfer,
+    /// Reads of random accounts
+    Read,
+    /// What a wallet does: of twenty calls, 12 read a balance and 3 a statement, 2 deposit, 2
+    /// transfer, 1 withdraws
+    Wallet,
+    /// The six operations of `SmallBank`: balance, deposit, savings, amalgamate, check, payment
+    Smallbank,
+    /// One reader of the whole log from its beginning; most other options do not apply
+    Tail,
+}
+
+impl Workload {
+    /// Whether its commands can go in batches and streams.
+    fn is_plain(self) -> bool {
+        match self {
+            Self::Deposit | Self::Transfer | Self::HotTransfer => true,
+            Self::Read | Self::Wallet | Self::Smallbank | Self::Tail => false,
+        }
+    }
+}
