@@ -73,6 +73,11 @@ pub struct BenchArgs {
     #[arg(long, value_name = "PID")]
     pub(super) server_pid: Option<u32>,
 
+    /// Open no accounts, and check none at the end: for a server that only pretends to keep them.
+    /// What is measured then proves nothing of a ledger
+    #[arg(long)]
+    pub(super) unchecked: bool,
+
     /// Print one JSON object instead of text
     #[arg(long)]
     pub(super) json: bool,
@@ -92,6 +97,7 @@ impl BenchArgs {
                 (self.stream || self.batch > 1) && !is_plain,
                 "only deposits and transfers go in batches and streams",
             ),
+            (self.unchecked && self.workload == Workload::Tail, "a tail opens no accounts anyway"),
             (self.stream && self.rate > 0, "a stream has no rate: its window sets the pace"),
         ];
         let broken = rules.into_iter().find(|(is_broken, _)| *is_broken);

@@ -42,15 +42,20 @@ struct Sums {
 }
 
 impl Purse {
-    /// Opens the accounts.
-    pub(super) async fn open(args: &BenchArgs) -> Result<Self, CliError> {
+    /// Accounts that nobody has opened.
+    pub(super) async fn new(args: &BenchArgs) -> Result<Self, CliError> {
         let channel = args.connect.connect().await?;
         let owner = format!("bench {}", Uuid::now_v7());
-        let account_ids: Arc<[_]> = (0..args.accounts).map(|_| Uuid::now_v7()).collect();
-        let mut client = CommandServiceClient::new(channel.clone());
-        let bar = ProgressBar::new(args.accounts);
-        for ids in account_ids.chunks(PAGE) {
-            let commands = ids.iter().map(|id| open(*id, &owner)).collect();
+        let account_ids = (0..args.accounts).map(|_| Uuid::now_v7()).collect();
+        Ok(Self { account_ids, owner, batch: args.batch, channel })
+    }
+
+    /// Opens the accounts.
+    pub(super) async fn open(&self) -> Result<(), CliError> {
+        let mut client = CommandServiceClient::new(self.channel.clone());
+        let bar = ProgressBar::new(u64::try_from(self.account_ids.len()).unwrap_or(0));
+        for ids in self.account_ids.chunks(PAGE) {
+            let commands = ids.iter().map(|id| open(*id, &self.owner)).collect();
             let request = ExecuteBatchRequest { commands, return_results: false };
             let response = client.execute_batch(request).await?.into_inner();
             if let Some(failure) = response.failures.first() {
@@ -59,7 +64,7 @@ impl Purse {
             bar.inc(u64::try_from(ids.len()).unwrap_or(0));
         }
         bar.finish_and_clear();
-        Ok(Self { account_ids, owner, batch: args.batch, channel })
+        Ok(())
     }
 
     /// Checks that the accounts hold what they began with and what was acknowledged since, and

@@ -66,7 +66,8 @@ impl Report<'_> {
             writeln!(out, "server       {cpu_millis} ms CPU, {nanos} ns a command")?;
             writeln!(out, "memory       {resident_kib} KiB, at most {peak_kib} KiB")?;
         }
-        writeln!(out, "money        adds up")
+        let money = if args.unchecked { "not checked" } else { "adds up" };
+        writeln!(out, "money        {money}")
     }
 
     fn json(&self) -> Value {
@@ -90,6 +91,7 @@ impl Report<'_> {
             "unknown_calls": measure.unknown_calls,
             "commands_per_second": self.rate(),
             "latency_micros": latency,
+            "checked": !args.unchecked,
             "server_cpu_ms": self.cpu().map(|(cpu_millis, _)| cpu_millis),
             "server_cpu_ns_per_command": self.cpu().map(|(_, nanos)| nanos),
             "server_resident_kib": self.server.map(|(_, after)| after.resident_kib),
