@@ -8,6 +8,8 @@ const IN_FLIGHT_MAX: u64 = 16_384;
 const CONNECTIONS_MAX: u64 = 256;
 /// How many accounts are opened at most: the check at the end reads every one.
 const ACCOUNTS_MAX: u64 = 10_000_000;
+/// How many deposits an account has at most before the load begins: minutes of work.
+const HISTORY_MAX: u64 = 100_000_000;
 /// How many calls may be asked for in a second: a thousand times what one client can make.
 const RATE_MAX: u64 = 100_000_000;
 
@@ -22,10 +24,15 @@ pub struct BenchArgs {
     #[arg(long, value_enum, default_value_t = Workload::Deposit)]
     pub(super) workload: Workload,
 
-    /// How many accounts to spread the commands over, at random
+    /// How many accounts to spread the commands over, at random. Transfers take two or more
     #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
-    #[arg(value_parser = clap::value_parser!(u64).range(2..=ACCOUNTS_MAX))]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=ACCOUNTS_MAX))]
     pub(super) accounts: u64,
+
+    /// How many deposits each account has before the load begins
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=HISTORY_MAX))]
+    pub(super) history: u64,
 
     /// How many calls to have under way at once
     #[arg(long, value_name = "COUNT", default_value_t = 64)]
@@ -97,7 +104,12 @@ impl BenchArgs {
                 (self.stream || self.batch > 1) && !is_plain,
                 "only deposits and transfers go in batches and streams",
             ),
-            (self.unchecked && self.workload == Workload::Tail, "a tail opens no accounts anyway"),
+            (self.accounts < 2 && self.workload.transfers(), "a transfer takes two accounts"),
+            (self.unchecked && self.history > 0, "accounts that nobody opens have no history"),
+            (
+                (self.unchecked || self.history > 0) && self.workload == Workload::Tail,
+                "a tail has no accounts of its own",
+            ),
             (self.stream && self.rate > 0, "a stream has no rate: its window sets the pace"),
         ];
         let broken = rules.into_iter().find(|(is_broken, _)| *is_broken);
@@ -126,6 +138,14 @@ pub(super) enum Workload {
 }
 
 impl Workload {
+    /// Whether it has transfers among its commands.
+    fn transfers(self) -> bool {
+        match self {
+            Self::Transfer | Self::HotTransfer | Self::Wallet | Self::Smallbank => true,
+            Self::Deposit | Self::Read | Self::Tail => false,
+        }
+    }
+
     /// Whether its commands can go in batches and streams.
     fn is_plain(self) -> bool {
         match self {

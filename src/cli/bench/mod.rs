@@ -2,6 +2,7 @@
 
 mod args;
 mod caller;
+mod fill;
 mod load;
 mod measure;
 mod plan;
@@ -36,6 +37,7 @@ pub async fn bench(args: BenchArgs) -> Result<(), CliError> {
     let purse = Purse::new(&args).await?;
     if !args.unchecked {
         purse.open().await?;
+        purse.add_history().await?;
     }
     let measure = Shared::new()?;
     let usage = || args.server_pid.map(Usage::of).transpose();

@@ -1,25 +1,28 @@
 //! The purse: the accounts that a benchmark opens, and the check that they show all that was
 //! acknowledged, no more and no less.
 
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 
-use indicatif::ProgressBar;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use super::{BenchArgs, measure::Measure, plan::AMOUNT_MINOR};
+use super::{
+    BenchArgs,
+    fill::{BATCH_COMMANDS, fill},
+    measure::Measure,
+    plan::AMOUNT_MINOR,
+};
 use crate::{
     cli::{CliError, connect::MESSAGE_BYTES_MAX},
     proto::{
-        BatchCommand, ExecuteBatchRequest, ListAccountsRequest, OpenAccountRequest,
-        batch_command::Command, command_service_client::CommandServiceClient,
-        query_service_client::QueryServiceClient,
+        BatchCommand, DepositMoneyRequest, ListAccountsRequest, OpenAccountRequest,
+        batch_command::Command, query_service_client::QueryServiceClient,
     },
 };
 
 /// What each account begins with, in minor units: more than any run can transfer away.
 const INITIAL_BALANCE_MINOR: i64 = 1_000_000_000;
-/// How many accounts are opened or listed with one call.
+/// How many accounts are listed with one call.
 const PAGE: usize = 1_000;
 /// How many events one command records at most.
 const COMMAND_EVENTS_MAX: u64 = 5;
@@ -29,6 +32,8 @@ pub(super) struct Purse {
     pub(super) account_ids: Arc<[Uuid]>,
     /// By this they are found again.
     owner: String,
+    /// How many deposits each account has before the load begins.
+    history: u64,
     /// How many commands a call of unknown outcome may have carried out.
     batch: u64,
     channel: Channel,
@@ -47,35 +52,45 @@ impl Purse {
         let channel = args.connect.connect().await?;
         let owner = format!("bench {}", Uuid::now_v7());
         let account_ids = (0..args.accounts).map(|_| Uuid::now_v7()).collect();
-        Ok(Self { account_ids, owner, batch: args.batch, channel })
+        Ok(Self { account_ids, owner, history: args.history, batch: args.batch, channel })
     }
 
     /// Opens the accounts.
     pub(super) async fn open(&self) -> Result<(), CliError> {
-        let mut client = CommandServiceClient::new(self.channel.clone());
-        let bar = ProgressBar::new(u64::try_from(self.account_ids.len()).unwrap_or(0));
-        for ids in self.account_ids.chunks(PAGE) {
-            let commands = ids.iter().map(|id| open(*id, &self.owner)).collect();
-            let request = ExecuteBatchRequest { commands, return_results: false };
-            let response = client.execute_batch(request).await?.into_inner();
-            if let Some(failure) = response.failures.first() {
-                return Err(CliError::Call(format!("cannot open an account: {failure:?}")));
-            }
-            bar.inc(u64::try_from(ids.len()).unwrap_or(0));
-        }
-        bar.finish_and_clear();
-        Ok(())
+        let batches = self.account_ids.chunks(BATCH_COMMANDS);
+        let batches = batches.map(|ids| ids.iter().map(|id| open(*id, &self.owner)).collect());
+        fill(&self.channel, self.count(), batches).await
     }
 
-    /// Checks that the accounts hold what they began with and what was acknowledged since, and
-    /// have as many events as that recorded. What a call of unknown outcome did may be there.
+    /// Gives the accounts their history. It is spread over the log: one deposit into each account,
+    /// and then again.
+    pub(super) async fn add_history(&self) -> Result<(), CliError> {
+        let commands = self.count().saturating_mul(self.history);
+        let rounds = (0..self.history).flat_map(|_| self.account_ids.iter());
+        let mut deposits = rounds.map(|id| deposit(*id)).peekable();
+        let batches = iter::from_fn(|| {
+            deposits.peek()?;
+            Some(deposits.by_ref().take(BATCH_COMMANDS).collect())
+        });
+        fill(&self.channel, commands, batches).await
+    }
+
+    /// How many accounts there are.
+    fn count(&self) -> u64 {
+        u64::try_from(self.account_ids.len()).unwrap_or(u64::MAX)
+    }
+
+    /// Checks that the accounts hold what they began with, what their history added and what was
+    /// acknowledged since, and have as many events as that recorded. What a call of unknown outcome
+    /// did may be there.
     pub(super) async fn check(&self, measure: &Measure) -> Result<(), CliError> {
-        let accounts = u64::try_from(self.account_ids.len()).unwrap_or(u64::MAX);
         let minor = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        let opened = minor(accounts).saturating_mul(INITIAL_BALANCE_MINOR);
+        let deposits = self.count().saturating_mul(self.history);
+        let opened = minor(self.count()).saturating_mul(INITIAL_BALANCE_MINOR);
+        let begun = opened.saturating_add(minor(deposits).saturating_mul(AMOUNT_MINOR));
         let expected = Sums {
-            money_minor: opened.saturating_add(measure.all.money_minor),
-            events: accounts.saturating_add(measure.all.events),
+            money_minor: begun.saturating_add(measure.all.money_minor),
+            events: self.count().saturating_add(deposits).saturating_add(measure.all.events),
         };
         let unknown = measure.unknown_calls.saturating_mul(self.batch);
         let money = minor(unknown).saturating_mul(AMOUNT_MINOR);
@@ -126,4 +141,13 @@ fn open(account_id: Uuid, owner: &str) -> BatchCommand {
         ..OpenAccountRequest::default()
     };
     BatchCommand { command: Some(Command::OpenAccount(request)) }
+}
+
+fn deposit(account_id: Uuid) -> BatchCommand {
+    let request = DepositMoneyRequest {
+        account_id: account_id.to_string(),
+        amount_minor: AMOUNT_MINOR,
+        ..DepositMoneyRequest::default()
+    };
+    BatchCommand { command: Some(Command::DepositMoney(request)) }
 }

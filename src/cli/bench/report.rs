@@ -44,7 +44,11 @@ impl Report<'_> {
     fn text(&self, out: &mut impl io::Write) -> io::Result<()> {
         let (args, measure) = (self.args, self.measure);
         let unit = if args.stream { "messages" } else { "calls" };
-        writeln!(out, "workload     {:?}, {} accounts", args.workload, args.accounts)?;
+        writeln!(
+            out,
+            "workload     {:?}, {} accounts with {} earlier deposits each",
+            args.workload, args.accounts, args.history
+        )?;
         writeln!(
             out,
             "load         {} {unit} of {} commands in flight on {} connections, {} ms",
@@ -79,6 +83,7 @@ impl Report<'_> {
         json!({
             "workload": format!("{:?}", args.workload),
             "accounts": args.accounts,
+            "history": args.history,
             "in_flight": args.in_flight,
             "connections": args.connections,
             "batch": args.batch,

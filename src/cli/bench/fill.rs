@@ -1,0 +1,47 @@
+//! Commands in bulk: what has to be in the ledger before a load begins.
+
+use futures_util::{StreamExt as _, stream};
+use indicatif::ProgressBar;
+use tonic::transport::Channel;
+
+use crate::{
+    cli::CliError,
+    proto::{BatchCommand, ExecuteBatchRequest, command_service_client::CommandServiceClient},
+};
+
+/// How many commands a batch has: as many as the server takes.
+pub(super) const BATCH_COMMANDS: usize = 8_190;
+/// How many batches are on their way at once: so many that the server never waits for the next,
+/// and half of what its mailbox holds.
+const BATCHES_IN_FLIGHT: usize = 4;
+
+/// Sends batches, so many commands in all, of which every one must be accepted.
+pub(super) async fn fill(
+    channel: &Channel,
+    commands: u64,
+    batches: impl Iterator<Item = Vec<BatchCommand>>,
+) -> Result<(), CliError> {
+    let client = CommandServiceClient::new(channel.clone());
+    let bar = ProgressBar::new(commands);
+    let sends = stream::iter(batches).map(|commands| send(client.clone(), commands));
+    let mut sends = sends.buffer_unordered(BATCHES_IN_FLIGHT);
+    while let Some(sent) = sends.next().await {
+        bar.inc(sent?);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Sends a batch. Gives how many commands it had.
+async fn send(
+    mut client: CommandServiceClient<Channel>,
+    commands: Vec<BatchCommand>,
+) -> Result<u64, CliError> {
+    let count = u64::try_from(commands.len()).unwrap_or(u64::MAX);
+    let request = ExecuteBatchRequest { commands, return_results: false };
+    let response = client.execute_batch(request).await?.into_inner();
+    match response.failures.first() {
+        Some(failure) => Err(CliError::Call(format!("before the load began: {failure:?}"))),
+        None => Ok(count),
+    }
+}
