@@ -128,6 +128,10 @@ pub(super) enum Workload {
     HotTransfer,
     /// Reads of random accounts
     Read,
+    /// Reads of the newest 50 lines of the statement of random accounts
+    Statement,
+    /// Reads of 50 events of random accounts, from a random place of their history on
+    HistoryPage,
     /// What a wallet does: of twenty calls, 12 read a balance and 3 a statement, 2 deposit, 2
     /// transfer, 1 withdraws
     Wallet,
@@ -142,7 +146,7 @@ impl Workload {
     fn transfers(self) -> bool {
         match self {
             Self::Transfer | Self::HotTransfer | Self::Wallet | Self::Smallbank => true,
-            Self::Deposit | Self::Read | Self::Tail => false,
+            Self::Deposit | Self::Read | Self::Statement | Self::HistoryPage | Self::Tail => false,
         }
     }
 
@@ -150,7 +154,12 @@ impl Workload {
     fn is_plain(self) -> bool {
         match self {
             Self::Deposit | Self::Transfer | Self::HotTransfer => true,
-            Self::Read | Self::Wallet | Self::Smallbank | Self::Tail => false,
+            Self::Read
+            | Self::Statement
+            | Self::HistoryPage
+            | Self::Wallet
+            | Self::Smallbank
+            | Self::Tail => false,
         }
     }
 }

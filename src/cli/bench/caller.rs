@@ -5,15 +5,16 @@ use tonic::{Code, Status, transport::Channel};
 use super::{
     Workload,
     measure::{Done, Lost},
-    plan::{AMOUNT_MINOR, Dice, Plan},
+    plan::{AMOUNT_MINOR, Dice, PAGE_LINES, Plan},
 };
 use crate::proto::{
-    ExecuteBatchRequest, GetAccountRequest, ListTransactionsRequest, TransferMoneyRequest,
-    command_service_client::CommandServiceClient, query_service_client::QueryServiceClient,
+    ExecuteBatchRequest, GetAccountRequest, ListAccountEventsRequest, ListTransactionsRequest,
+    ListTransactionsResponse, TransferMoneyRequest, command_service_client::CommandServiceClient,
+    query_service_client::QueryServiceClient,
 };
 
 /// How many lines of its statement a wallet shows.
-const STATEMENT_LINES: i32 = 20;
+const WALLET_LINES: u16 = 20;
 
 /// Makes calls over one connection.
 pub(super) struct Caller {
@@ -32,6 +33,8 @@ pub(super) fn batch_done(plan: &Plan, accepted_count: i32) -> Done {
         }
         Workload::Deposit
         | Workload::Read
+        | Workload::Statement
+        | Workload::HistoryPage
         | Workload::Wallet
         | Workload::Smallbank
         | Workload::Tail => {
@@ -40,6 +43,11 @@ pub(super) fn batch_done(plan: &Plan, accepted_count: i32) -> Done {
             Done { accepted, refused, money_minor, events: accepted }
         }
     }
+}
+
+/// Whether a statement has no line and no next page either, which no account's has.
+fn says_nothing(page: &ListTransactionsResponse) -> bool {
+    page.transactions.is_empty() && page.next_page_token.is_empty()
 }
 
 /// What a call without an answer means. A transfer that failed for want of funds is recorded; no
@@ -72,6 +80,8 @@ impl Caller {
             Workload::Deposit => self.deposit(plan, dice).await,
             Workload::Transfer | Workload::HotTransfer => self.transfer(plan.transfer(dice)).await,
             Workload::Read => self.read(plan.account_id(dice)).await.map(|_| Done::READ),
+            Workload::Statement => self.statement(plan.account_id(dice), PAGE_LINES).await,
+            Workload::HistoryPage => self.history_page(plan, dice).await,
             Workload::Wallet => self.wallet(plan, dice).await,
             Workload::Smallbank => self.smallbank(plan, dice).await,
             Workload::Tail => Err(Lost::Unknown),
@@ -116,11 +126,27 @@ impl Caller {
         }
     }
 
-    async fn statement(&mut self, account_id: String) -> Result<Done, Lost> {
-        let page_size = STATEMENT_LINES;
+    /// Reads the newest lines of a statement. There is always one: that of the opening.
+    async fn statement(&mut self, account_id: String, lines: u16) -> Result<Done, Lost> {
+        let page_size = i32::from(lines);
         let request =
             ListTransactionsRequest { account_id, page_size, ..ListTransactionsRequest::default() };
         match self.queries.list_transactions(request).await {
+            Ok(response) if says_nothing(response.get_ref()) => Err(Lost::Unknown),
+            Ok(_) => Ok(Done::READ),
+            Err(status) => lost(&status, Done::REFUSED),
+        }
+    }
+
+    async fn history_page(&mut self, plan: &Plan, dice: &mut Dice) -> Result<Done, Lost> {
+        let request = ListAccountEventsRequest {
+            account_id: plan.account_id(dice),
+            after_version: plan.page_start(dice),
+            page_size: i32::from(PAGE_LINES),
+            ..ListAccountEventsRequest::default()
+        };
+        match self.queries.list_account_events(request).await {
+            Ok(response) if response.get_ref().events.is_empty() => Err(Lost::Unknown),
             Ok(_) => Ok(Done::READ),
             Err(status) => lost(&status, Done::REFUSED),
         }
@@ -131,7 +157,7 @@ impl Caller {
     async fn wallet(&mut self, plan: &Plan, dice: &mut Dice) -> Result<Done, Lost> {
         match dice.throw(20) {
             0..12 => self.read(plan.account_id(dice)).await.map(|_| Done::READ),
-            12..15 => self.statement(plan.account_id(dice)).await,
+            12..15 => self.statement(plan.account_id(dice), WALLET_LINES).await,
             15..17 => self.deposit(plan, dice).await,
             17..19 => self.transfer(plan.transfer(dice)).await,
             _ => self.withdraw(plan, dice).await,

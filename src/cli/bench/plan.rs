@@ -20,11 +20,16 @@ use crate::proto::{
 /// How much each command moves, in minor units.
 pub(super) const AMOUNT_MINOR: i64 = 1;
 
+/// How many lines or events a page has.
+pub(super) const PAGE_LINES: u16 = 50;
+
 /// What every client does, and when.
 pub(super) struct Plan {
     pub(super) workload: Workload,
     /// The accounts that commands are spread over.
     pub(super) account_ids: Arc<[Uuid]>,
+    /// How many events an account has after which a page of its history may begin.
+    page_starts: usize,
     /// How many commands a call has.
     pub(super) batch: u64,
     start: Instant,
@@ -44,6 +49,10 @@ impl Plan {
         Self {
             workload: args.workload,
             account_ids,
+            // Its opening is an event as well; a page begins after none of them, or after some.
+            page_starts: usize::try_from(args.history.saturating_add(1))
+                .unwrap_or(usize::MAX)
+                .saturating_sub(usize::from(PAGE_LINES)),
             batch: args.batch,
             start: Instant::now(),
             warm_up: Duration::from_secs(if args.count > 0 { 0 } else { args.warm_up }),
@@ -102,6 +111,8 @@ impl Plan {
             }
             Workload::Deposit
             | Workload::Read
+            | Workload::Statement
+            | Workload::HistoryPage
             | Workload::Wallet
             | Workload::Smallbank
             | Workload::Tail => Command::DepositMoney(self.deposit(dice)),
@@ -142,6 +153,12 @@ impl Plan {
             amount_minor: AMOUNT_MINOR,
             ..TransferMoneyRequest::default()
         }
+    }
+
+    /// A random place in the history of an account after which there is a page of it, if it is long
+    /// enough.
+    pub(super) fn page_start(&self, dice: &mut Dice) -> i64 {
+        i64::try_from(dice.throw(self.page_starts.saturating_add(1))).unwrap_or(0)
     }
 
     /// A random account.
