@@ -64,8 +64,9 @@ async fn call_on(mut caller: Caller, plan: Arc<Plan>, mut dice: Dice, measure: S
         if due > Instant::now() {
             sleep_until(due).await;
         }
+        let sent = Instant::now();
         let ended = caller.call(&plan, &mut dice).await;
-        measure.lock().take(ended, plan.counts(), due.elapsed());
+        measure.lock().take(ended, plan.counts(), due, sent);
     }
 }
 

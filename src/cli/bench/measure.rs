@@ -6,6 +6,7 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
+use tokio::time::Instant;
 
 use crate::cli::CliError;
 
@@ -13,6 +14,30 @@ use crate::cli::CliError;
 const LATENCY_MICROS_MAX: u64 = 60_000_000;
 /// How many digits of a time are kept.
 const LATENCY_DIGITS: u8 = 3;
+
+/// Times, told apart to three digits.
+pub(super) struct Times(Histogram<u64>);
+
+impl Times {
+    pub(super) fn new() -> Result<Self, CliError> {
+        let histogram = Histogram::new_with_max(LATENCY_MICROS_MAX, LATENCY_DIGITS);
+        histogram.map(Self).map_err(|_| CliError::Usage("no histogram of so many digits"))
+    }
+
+    pub(super) fn add(&mut self, time: Duration) {
+        self.0.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// What this part of all times is not longer than, in microseconds.
+    pub(super) fn micros(&self, quantile: f64) -> u64 {
+        self.0.value_at_quantile(quantile)
+    }
+
+    /// How many times there are.
+    pub(super) fn count(&self) -> u64 {
+        self.0.len()
+    }
+}
 
 /// What the commands of a call came to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,11 +92,14 @@ pub(super) struct Measure {
     pub(super) measured: Done,
     /// What came to an end at any time: what the accounts must show.
     pub(super) all: Done,
-    /// Calls that the server was too busy for, in the measured time.
-    pub(super) shed_calls: u64,
     /// Calls of unknown outcome.
     pub(super) unknown_calls: u64,
-    latency_micros: Histogram<u64>,
+    /// How long calls took that were answered, from when they were due. In the measured time.
+    pub(super) latency: Times,
+    /// How long it took to be told that the server was too busy, from when the call was sent: how
+    /// long it had waited here before does not tell how fast the server refuses. In the measured
+    /// time.
+    pub(super) shed: Times,
 }
 
 /// One measure, shared by all clients: they run on one thread.
@@ -80,14 +108,12 @@ pub(super) struct Shared(Arc<Mutex<Measure>>);
 
 impl Shared {
     pub(super) fn new() -> Result<Self, CliError> {
-        let latency_micros = Histogram::new_with_max(LATENCY_MICROS_MAX, LATENCY_DIGITS)
-            .map_err(|_| CliError::Usage("no histogram of so many digits"))?;
         Ok(Self(Arc::new(Mutex::new(Measure {
             measured: Done::default(),
             all: Done::default(),
-            shed_calls: 0,
             unknown_calls: 0,
-            latency_micros,
+            latency: Times::new()?,
+            shed: Times::new()?,
         }))))
     }
 
@@ -104,26 +130,26 @@ impl Shared {
 }
 
 impl Measure {
-    /// Takes a call that has ended: whether within the measured time, and how long it took.
-    pub(super) fn take(&mut self, ended: Result<Done, Lost>, counts: bool, took: Duration) {
+    /// Takes a call that ends now: whether within the measured time, when it was due and when it
+    /// was sent.
+    pub(super) fn take(
+        &mut self,
+        ended: Result<Done, Lost>,
+        counts: bool,
+        due: Instant,
+        sent: Instant,
+    ) {
         match ended {
             Ok(done) => {
                 self.all = self.all.plus(done);
                 if counts {
                     self.measured = self.measured.plus(done);
-                    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-                    self.latency_micros.saturating_record(micros);
+                    self.latency.add(due.elapsed());
                 }
             }
-            Err(Lost::Shed) => {
-                self.shed_calls = self.shed_calls.saturating_add(u64::from(counts));
-            }
+            Err(Lost::Shed) if counts => self.shed.add(sent.elapsed()),
+            Err(Lost::Shed) => {}
             Err(Lost::Unknown) => self.unknown_calls = self.unknown_calls.saturating_add(1),
         }
-    }
-
-    /// What this part of all calls did not take longer than, in microseconds.
-    pub(super) fn latency_micros(&self, quantile: f64) -> u64 {
-        self.latency_micros.value_at_quantile(quantile)
     }
 }

@@ -4,11 +4,18 @@ use std::io::{self, Write as _};
 
 use serde_json::{Value, json};
 
-use super::{BenchArgs, measure::Measure, server::Usage};
+use super::{
+    BenchArgs,
+    measure::{Measure, Times},
+    server::Usage,
+};
 
 /// The quantiles that are told.
 const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+
+/// Those that are told of what is rare.
+const FEW_QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("max", 1.0)];
 
 /// What was measured.
 pub(super) struct Report<'a> {
@@ -59,12 +66,11 @@ impl Report<'_> {
         }
         writeln!(out, "accepted     {} commands", measure.measured.accepted)?;
         writeln!(out, "refused      {} commands by a rule", measure.measured.refused)?;
-        writeln!(out, "shed         {} calls for overload", measure.shed_calls)?;
+        let shed = measure.shed.count();
+        writeln!(out, "shed         {shed} calls for overload{}", after(&measure.shed))?;
         writeln!(out, "unknown      {} calls", measure.unknown_calls)?;
         writeln!(out, "throughput   {} commands/s", self.rate())?;
-        let told = QUANTILES
-            .map(|(name, quantile)| format!("{name} {} µs", measure.latency_micros(quantile)));
-        writeln!(out, "latency      {}", told.join(", "))?;
+        writeln!(out, "latency      {}", told(&measure.latency, &QUANTILES))?;
         if let (Some((_, after)), Some((cpu_millis, nanos))) = (self.server, self.cpu()) {
             let Usage { resident_kib, peak_kib, .. } = after;
             writeln!(out, "server       {cpu_millis} ms CPU, {nanos} ns a command")?;
@@ -76,10 +82,6 @@ impl Report<'_> {
 
     fn json(&self) -> Value {
         let (args, measure) = (self.args, self.measure);
-        let latency: serde_json::Map<String, Value> = QUANTILES
-            .iter()
-            .map(|(name, quantile)| ((*name).to_owned(), json!(measure.latency_micros(*quantile))))
-            .collect();
         json!({
             "workload": format!("{:?}", args.workload),
             "accounts": args.accounts,
@@ -92,10 +94,11 @@ impl Report<'_> {
             "measured_ms": self.millis,
             "accepted": measure.measured.accepted,
             "refused": measure.measured.refused,
-            "shed_calls": measure.shed_calls,
+            "shed_calls": measure.shed.count(),
+            "shed_micros": table(&measure.shed, &FEW_QUANTILES),
             "unknown_calls": measure.unknown_calls,
             "commands_per_second": self.rate(),
-            "latency_micros": latency,
+            "latency_micros": table(&measure.latency, &QUANTILES),
             "checked": !args.unchecked,
             "server_cpu_ms": self.cpu().map(|(cpu_millis, _)| cpu_millis),
             "server_cpu_ns_per_command": self.cpu().map(|(_, nanos)| nanos),
@@ -103,4 +106,28 @@ impl Report<'_> {
             "server_peak_kib": self.server.map(|(_, after)| after.peak_kib),
         })
     }
+}
+
+/// Times, for people.
+fn told(times: &Times, quantiles: &[(&str, f64)]) -> String {
+    let told =
+        quantiles.iter().map(|(name, quantile)| format!("{name} {} µs", times.micros(*quantile)));
+    told.collect::<Vec<_>>().join(", ")
+}
+
+/// What follows a count of things that took some time.
+fn after(times: &Times) -> String {
+    if times.count() == 0 {
+        return String::new();
+    }
+    format!(", after {}", told(times, &FEW_QUANTILES))
+}
+
+/// Times, for programs: nothing when there are none.
+fn table(times: &Times, quantiles: &[(&str, f64)]) -> Value {
+    if times.count() == 0 {
+        return Value::Null;
+    }
+    let table = quantiles.iter().map(|(name, quantile)| (*name, times.micros(*quantile)));
+    table.map(|(name, micros)| (name.to_owned(), json!(micros))).collect()
 }

@@ -24,7 +24,7 @@ pub(super) struct Streamer {
     dice: Dice,
     sender: mpsc::Sender<ExecuteStreamRequest>,
     answers: Streaming<ExecuteStreamResponse>,
-    /// When the batches were due that are not answered yet, the oldest first.
+    /// When the batches were sent that are not answered yet, the oldest first.
     sent: VecDeque<Instant>,
     measure: Shared,
 }
@@ -64,7 +64,7 @@ impl Streamer {
                 Ok(Some(answer)) => Ok(batch_done(&self.plan, answer.accepted_count)),
                 Ok(None) | Err(_) => Err(Lost::Unknown),
             };
-            self.measure.lock().take(ended, self.plan.counts(), sent.elapsed());
+            self.measure.lock().take(ended, self.plan.counts(), sent, sent);
             self.send().await;
         }
     }
