@@ -13,6 +13,9 @@ const HISTORY_MAX: u64 = 100_000_000;
 /// How many calls may be asked for in a second: a thousand times what one client can make.
 const RATE_MAX: u64 = 100_000_000;
 
+/// How many tails there are at most: a few for each of a thousand instances would be many.
+const TAILS_MAX: u64 = 1_000;
+
 /// Puts load on a server and measures it. Opens accounts of its own for that, and checks at the
 /// end that their money adds up. Every answer is waited for: all that is counted is durable.
 #[derive(Clone, Debug, clap::Args)]
@@ -75,6 +78,13 @@ pub struct BenchArgs {
     #[arg(long, value_name = "CALLS", default_value_t = 0)]
     pub(super) count: u64,
 
+    /// How many tails follow the log while the load runs, over connections of their own. Each must
+    /// be told every event; of the first one it is measured how long after an answer it is told
+    /// what was answered
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=TAILS_MAX))]
+    pub(super) tails: u64,
+
     /// The process id of the server, when it runs on this machine: its CPU time and memory are
     /// then told as well
     #[arg(long, value_name = "PID")]
@@ -105,10 +115,14 @@ impl BenchArgs {
                 "only deposits and transfers go in batches and streams",
             ),
             (self.accounts < 2 && self.workload.transfers(), "a transfer takes two accounts"),
-            (self.unchecked && self.history > 0, "accounts that nobody opens have no history"),
             (
-                (self.unchecked || self.history > 0) && self.workload == Workload::Tail,
-                "a tail has no accounts of its own",
+                self.unchecked && (self.history > 0 || self.tails > 0),
+                "accounts that nobody opens have no history, and nothing to tail",
+            ),
+            (
+                (self.unchecked || self.history > 0 || self.tails > 0)
+                    && self.workload == Workload::Tail,
+                "a tail has no accounts of its own, and no other tails beside it",
             ),
             (self.stream && self.rate > 0, "a stream has no rate: its window sets the pace"),
         ];

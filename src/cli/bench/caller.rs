@@ -8,9 +8,9 @@ use super::{
     plan::{AMOUNT_MINOR, Dice, PAGE_LINES, Plan},
 };
 use crate::proto::{
-    ExecuteBatchRequest, GetAccountRequest, ListAccountEventsRequest, ListTransactionsRequest,
-    ListTransactionsResponse, TransferMoneyRequest, command_service_client::CommandServiceClient,
-    query_service_client::QueryServiceClient,
+    Event, ExecuteBatchRequest, ExecuteBatchResponse, GetAccountRequest, ListAccountEventsRequest,
+    ListTransactionsRequest, ListTransactionsResponse, TransferMoneyRequest,
+    command_service_client::CommandServiceClient, query_service_client::QueryServiceClient,
 };
 
 /// How many lines of its statement a wallet shows.
@@ -22,14 +22,15 @@ pub(super) struct Caller {
     queries: QueryServiceClient<Channel>,
 }
 
-/// What the commands of a batch came to, by how many of them were accepted.
-pub(super) fn batch_done(plan: &Plan, accepted_count: i32) -> Done {
+/// What the commands of a batch came to, by how many of them were accepted and the position that
+/// was answered.
+pub(super) fn batch_done(plan: &Plan, accepted_count: i32, position: i64) -> Done {
     let accepted = u64::try_from(accepted_count).unwrap_or(0);
     let refused = plan.batch.saturating_sub(accepted);
     match plan.workload {
         Workload::Transfer | Workload::HotTransfer => {
             let events = accepted.saturating_mul(5).saturating_add(refused.saturating_mul(2));
-            Done { accepted, refused, money_minor: 0, events }
+            Done { accepted, refused, money_minor: 0, events, position }
         }
         Workload::Deposit
         | Workload::Read
@@ -40,9 +41,14 @@ pub(super) fn batch_done(plan: &Plan, accepted_count: i32) -> Done {
         | Workload::Tail => {
             let money = i64::try_from(accepted).unwrap_or(i64::MAX);
             let money_minor = money.saturating_mul(AMOUNT_MINOR);
-            Done { accepted, refused, money_minor, events: accepted }
+            Done { accepted, refused, money_minor, events: accepted, position }
         }
     }
+}
+
+/// The position of an event that was answered.
+fn place(event: Option<&Event>) -> i64 {
+    event.map_or(0, |event| event.position)
 }
 
 /// Whether a statement has no line and no next page either, which no account's has.
@@ -91,28 +97,39 @@ impl Caller {
     async fn batch(&mut self, plan: &Plan, dice: &mut Dice) -> Result<Done, Lost> {
         let request = ExecuteBatchRequest { commands: plan.batch(dice), return_results: false };
         match self.commands.execute_batch(request).await {
-            Ok(response) => Ok(batch_done(plan, response.get_ref().accepted_count)),
+            Ok(response) => {
+                let ExecuteBatchResponse { accepted_count, position, .. } = response.get_ref();
+                Ok(batch_done(plan, *accepted_count, *position))
+            }
             Err(status) => lost(&status, Done::REFUSED),
         }
     }
 
     async fn deposit(&mut self, plan: &Plan, dice: &mut Dice) -> Result<Done, Lost> {
         match self.commands.deposit_money(plan.deposit(dice)).await {
-            Ok(_) => Ok(Done::moved(AMOUNT_MINOR)),
+            Ok(response) => {
+                Ok(Done::moved(AMOUNT_MINOR).at(place(response.get_ref().event.as_ref())))
+            }
             Err(status) => lost(&status, Done::REFUSED),
         }
     }
 
     async fn withdraw(&mut self, plan: &Plan, dice: &mut Dice) -> Result<Done, Lost> {
         match self.commands.withdraw_money(plan.withdrawal(dice)).await {
-            Ok(_) => Ok(Done::moved(AMOUNT_MINOR.saturating_neg())),
+            Ok(response) => {
+                let position = place(response.get_ref().event.as_ref());
+                Ok(Done::moved(AMOUNT_MINOR.saturating_neg()).at(position))
+            }
             Err(status) => lost(&status, Done::REFUSED),
         }
     }
 
     async fn transfer(&mut self, request: TransferMoneyRequest) -> Result<Done, Lost> {
         match self.commands.transfer_money(request).await {
-            Ok(_) => Ok(Done::TRANSFER),
+            Ok(response) => {
+                let position = response.get_ref().saga.as_ref().map_or(0, |saga| saga.position);
+                Ok(Done::TRANSFER.at(position))
+            }
             Err(status) => lost(&status, Done::FAILED),
         }
     }

@@ -8,6 +8,7 @@ use std::{
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
+use super::delivery::Deliveries;
 use crate::cli::CliError;
 
 /// The longest time that is told apart from longer ones, in microseconds: a minute.
@@ -50,21 +51,32 @@ pub(super) struct Done {
     pub(super) money_minor: i64,
     /// How many events they recorded.
     pub(super) events: u64,
+    /// The newest position that the answer tells; 0 when it tells none.
+    pub(super) position: i64,
 }
 
 impl Done {
     /// One read.
-    pub(super) const READ: Self = Self { accepted: 1, refused: 0, money_minor: 0, events: 0 };
+    pub(super) const READ: Self = Self::one(1, 0, 0);
     /// One command that left nothing behind.
-    pub(super) const REFUSED: Self = Self { accepted: 0, refused: 1, money_minor: 0, events: 0 };
+    pub(super) const REFUSED: Self = Self::one(0, 1, 0);
     /// One transfer that failed in its first step: that is recorded.
-    pub(super) const FAILED: Self = Self { accepted: 0, refused: 1, money_minor: 0, events: 2 };
+    pub(super) const FAILED: Self = Self::one(0, 1, 2);
     /// One transfer that completed.
-    pub(super) const TRANSFER: Self = Self { accepted: 1, refused: 0, money_minor: 0, events: 5 };
+    pub(super) const TRANSFER: Self = Self::one(1, 0, 5);
+
+    const fn one(accepted: u64, refused: u64, events: u64) -> Self {
+        Self { accepted, refused, money_minor: 0, events, position: 0 }
+    }
 
     /// One deposit, or withdrawal if negative.
     pub(super) const fn moved(money_minor: i64) -> Self {
-        Self { accepted: 1, refused: 0, money_minor, events: 1 }
+        Self { money_minor, ..Self::one(1, 0, 1) }
+    }
+
+    /// The same, told at a position.
+    pub(super) fn at(self, position: i64) -> Self {
+        Self { position, ..self }
     }
 
     pub(super) fn plus(self, other: Self) -> Self {
@@ -73,6 +85,7 @@ impl Done {
             refused: self.refused.saturating_add(other.refused),
             money_minor: self.money_minor.saturating_add(other.money_minor),
             events: self.events.saturating_add(other.events),
+            position: self.position.max(other.position),
         }
     }
 }
@@ -100,6 +113,8 @@ pub(super) struct Measure {
     /// long it had waited here before does not tell how fast the server refuses. In the measured
     /// time.
     pub(super) shed: Times,
+    /// What a tail tells of the answers, if there is one. In the measured time.
+    pub(super) deliveries: Option<Deliveries>,
 }
 
 /// One measure, shared by all clients: they run on one thread.
@@ -107,13 +122,15 @@ pub(super) struct Measure {
 pub(super) struct Shared(Arc<Mutex<Measure>>);
 
 impl Shared {
-    pub(super) fn new() -> Result<Self, CliError> {
+    /// With or without a tail beside the load.
+    pub(super) fn new(is_tailed: bool) -> Result<Self, CliError> {
         Ok(Self(Arc::new(Mutex::new(Measure {
             measured: Done::default(),
             all: Done::default(),
             unknown_calls: 0,
             latency: Times::new()?,
             shed: Times::new()?,
+            deliveries: is_tailed.then(Deliveries::new).transpose()?,
         }))))
     }
 
@@ -145,11 +162,26 @@ impl Measure {
                 if counts {
                     self.measured = self.measured.plus(done);
                     self.latency.add(due.elapsed());
+                    self.answered(done.position);
                 }
             }
             Err(Lost::Shed) if counts => self.shed.add(sent.elapsed()),
             Err(Lost::Shed) => {}
             Err(Lost::Unknown) => self.unknown_calls = self.unknown_calls.saturating_add(1),
+        }
+    }
+
+    /// Notes that an answer tells a position now.
+    fn answered(&mut self, position: i64) {
+        if let Some(deliveries) = self.deliveries.as_mut().filter(|_| position > 0) {
+            deliveries.answered(position, Instant::now());
+        }
+    }
+
+    /// Notes that the first tail is told everything up to a position now.
+    pub(super) fn told(&mut self, position: i64) {
+        if let Some(deliveries) = &mut self.deliveries {
+            deliveries.told(position, Instant::now());
         }
     }
 }

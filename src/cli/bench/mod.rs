@@ -2,6 +2,7 @@
 
 mod args;
 mod caller;
+mod delivery;
 mod fill;
 mod load;
 mod measure;
@@ -11,6 +12,7 @@ mod report;
 mod server;
 mod stream;
 mod tail;
+mod tails;
 
 use std::sync::Arc;
 
@@ -18,11 +20,22 @@ use measure::Shared;
 use purse::Purse;
 use report::Report;
 use server::Usage;
+use tails::Tails;
 
 pub use args::BenchArgs;
 use args::Workload;
 
 use super::CliError;
+
+/// What a load cost, beside what was measured of its calls.
+struct Costs {
+    /// How long was measured, in milliseconds.
+    millis: u64,
+    /// What the server had used before and after the load.
+    server: Option<(Usage, Usage)>,
+    /// How many events the tails beside it were told, together.
+    told_events: u64,
+}
 
 /// Runs `daybook bench`.
 ///
@@ -35,19 +48,38 @@ pub async fn bench(args: BenchArgs) -> Result<(), CliError> {
         return tail::run(&args).await;
     }
     let purse = Purse::new(&args).await?;
-    if !args.unchecked {
-        purse.open().await?;
-        purse.add_history().await?;
-    }
-    let measure = Shared::new()?;
-    let usage = || args.server_pid.map(Usage::of).transpose();
-    let before = usage()?;
-    let millis = load::run(&args, Arc::clone(&purse.account_ids), &measure).await?;
-    let server = before.zip(usage()?);
+    let measure = Shared::new(args.tails > 0)?;
+    let costs = if args.unchecked {
+        load_unopened(&args, &purse, &measure).await?
+    } else {
+        load_opened(&args, &purse, &measure).await?
+    };
     let measure = measure.into_inner()?;
     if !args.unchecked {
         purse.check(&measure).await?;
     }
-    Report { args: &args, measure: &measure, millis, server }.print()?;
+    Report { args: &args, measure: &measure, costs }.print()?;
     Ok(())
+}
+
+/// Puts load on accounts that are there.
+async fn load_opened(args: &BenchArgs, purse: &Purse, measure: &Shared) -> Result<Costs, CliError> {
+    purse.open().await?;
+    purse.add_history().await?;
+    let tails = Tails::begin(args, purse.head().await?, measure).await?;
+    let costs = load_unopened(args, purse, measure).await?;
+    let told_events = tails.end(purse.head().await?).await?;
+    Ok(Costs { told_events, ..costs })
+}
+
+/// Puts load on accounts, whether or not they are there.
+async fn load_unopened(
+    args: &BenchArgs,
+    purse: &Purse,
+    measure: &Shared,
+) -> Result<Costs, CliError> {
+    let usage = || args.server_pid.map(Usage::of).transpose();
+    let before = usage()?;
+    let millis = load::run(args, Arc::clone(&purse.account_ids), measure).await?;
+    Ok(Costs { millis, server: before.zip(usage()?), told_events: 0 })
 }

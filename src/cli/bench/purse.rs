@@ -15,8 +15,8 @@ use super::{
 use crate::{
     cli::{CliError, connect::MESSAGE_BYTES_MAX},
     proto::{
-        BatchCommand, DepositMoneyRequest, ListAccountsRequest, OpenAccountRequest,
-        batch_command::Command, query_service_client::QueryServiceClient,
+        BatchCommand, DepositMoneyRequest, GetStatsRequest, ListAccountsRequest,
+        OpenAccountRequest, batch_command::Command, query_service_client::QueryServiceClient,
     },
 };
 
@@ -60,6 +60,12 @@ impl Purse {
         let batches = self.account_ids.chunks(BATCH_COMMANDS);
         let batches = batches.map(|ids| ids.iter().map(|id| open(*id, &self.owner)).collect());
         fill(&self.channel, self.count(), batches).await
+    }
+
+    /// The position of the log now. Everything that was answered is at or before it.
+    pub(super) async fn head(&self) -> Result<i64, CliError> {
+        let mut client = QueryServiceClient::new(self.channel.clone());
+        Ok(client.get_stats(GetStatsRequest::default()).await?.into_inner().position)
     }
 
     /// Gives the accounts their history. It is spread over the log: one deposit into each account,

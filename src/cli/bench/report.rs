@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use serde_json::{Value, json};
 
 use super::{
-    BenchArgs,
+    BenchArgs, Costs,
     measure::{Measure, Times},
     server::Usage,
 };
@@ -21,23 +21,20 @@ const FEW_QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("max", 1.
 pub(super) struct Report<'a> {
     pub(super) args: &'a BenchArgs,
     pub(super) measure: &'a Measure,
-    /// How long was measured.
-    pub(super) millis: u64,
-    /// What the server had used before and after.
-    pub(super) server: Option<(Usage, Usage)>,
+    pub(super) costs: Costs,
 }
 
 impl Report<'_> {
     /// Accepted commands a second.
     fn rate(&self) -> u64 {
         let accepted = self.measure.measured.accepted.saturating_mul(1_000);
-        accepted.checked_div(self.millis).unwrap_or(0)
+        accepted.checked_div(self.costs.millis).unwrap_or(0)
     }
 
     /// What the server used in the whole run: CPU time in milliseconds, and for each command in
     /// nanoseconds.
     fn cpu(&self) -> Option<(u64, u64)> {
-        let (before, after) = self.server?;
+        let (before, after) = self.costs.server?;
         let cpu_millis = after.cpu_millis.saturating_sub(before.cpu_millis);
         let nanos = cpu_millis.saturating_mul(1_000_000);
         Some((cpu_millis, nanos.checked_div(self.measure.all.accepted).unwrap_or(0)))
@@ -59,7 +56,7 @@ impl Report<'_> {
         writeln!(
             out,
             "load         {} {unit} of {} commands in flight on {} connections, {} ms",
-            args.in_flight, args.batch, args.connections, self.millis
+            args.in_flight, args.batch, args.connections, self.costs.millis
         )?;
         if args.rate > 0 {
             writeln!(out, "rate         {} calls/s asked for, open loop", args.rate)?;
@@ -67,14 +64,25 @@ impl Report<'_> {
         writeln!(out, "accepted     {} commands", measure.measured.accepted)?;
         writeln!(out, "refused      {} commands by a rule", measure.measured.refused)?;
         let shed = measure.shed.count();
-        writeln!(out, "shed         {shed} calls for overload{}", after(&measure.shed))?;
+        writeln!(
+            out,
+            "shed         {shed} calls for overload{}",
+            after(&measure.shed, &FEW_QUANTILES)
+        )?;
         writeln!(out, "unknown      {} calls", measure.unknown_calls)?;
         writeln!(out, "throughput   {} commands/s", self.rate())?;
         writeln!(out, "latency      {}", told(&measure.latency, &QUANTILES))?;
-        if let (Some((_, after)), Some((cpu_millis, nanos))) = (self.server, self.cpu()) {
+        if let (Some((_, after)), Some((cpu_millis, nanos))) = (self.costs.server, self.cpu()) {
             let Usage { resident_kib, peak_kib, .. } = after;
             writeln!(out, "server       {cpu_millis} ms CPU, {nanos} ns a command")?;
             writeln!(out, "memory       {resident_kib} KiB, at most {peak_kib} KiB")?;
+        }
+        if let Some(deliveries) = &measure.deliveries {
+            let (tails, events) = (args.tails, self.costs.told_events);
+            writeln!(out, "tails        {tails}, told {events} events together, without gaps")?;
+            let (count, untimed) = (deliveries.times.count(), deliveries.untimed);
+            let times = after(&deliveries.times, &QUANTILES);
+            writeln!(out, "delivery     {count} answers told{times}; {untimed} not timed")?;
         }
         let money = if args.unchecked { "not checked" } else { "adds up" };
         writeln!(out, "money        {money}")
@@ -82,6 +90,7 @@ impl Report<'_> {
 
     fn json(&self) -> Value {
         let (args, measure) = (self.args, self.measure);
+        let deliveries = measure.deliveries.as_ref();
         json!({
             "workload": format!("{:?}", args.workload),
             "accounts": args.accounts,
@@ -91,7 +100,7 @@ impl Report<'_> {
             "batch": args.batch,
             "stream": args.stream,
             "rate": args.rate,
-            "measured_ms": self.millis,
+            "measured_ms": self.costs.millis,
             "accepted": measure.measured.accepted,
             "refused": measure.measured.refused,
             "shed_calls": measure.shed.count(),
@@ -99,11 +108,16 @@ impl Report<'_> {
             "unknown_calls": measure.unknown_calls,
             "commands_per_second": self.rate(),
             "latency_micros": table(&measure.latency, &QUANTILES),
+            "tails": args.tails,
+            "told_events": self.costs.told_events,
+            "delivered": deliveries.map(|deliveries| deliveries.times.count()),
+            "delivery_untimed": deliveries.map(|deliveries| deliveries.untimed),
+            "delivery_micros": deliveries.map(|deliveries| table(&deliveries.times, &QUANTILES)),
             "checked": !args.unchecked,
             "server_cpu_ms": self.cpu().map(|(cpu_millis, _)| cpu_millis),
             "server_cpu_ns_per_command": self.cpu().map(|(_, nanos)| nanos),
-            "server_resident_kib": self.server.map(|(_, after)| after.resident_kib),
-            "server_peak_kib": self.server.map(|(_, after)| after.peak_kib),
+            "server_resident_kib": self.costs.server.map(|(_, after)| after.resident_kib),
+            "server_peak_kib": self.costs.server.map(|(_, after)| after.peak_kib),
         })
     }
 }
@@ -116,11 +130,11 @@ fn told(times: &Times, quantiles: &[(&str, f64)]) -> String {
 }
 
 /// What follows a count of things that took some time.
-fn after(times: &Times) -> String {
+fn after(times: &Times, quantiles: &[(&str, f64)]) -> String {
     if times.count() == 0 {
         return String::new();
     }
-    format!(", after {}", told(times, &FEW_QUANTILES))
+    format!(", after {}", told(times, quantiles))
 }
 
 /// Times, for programs: nothing when there are none.

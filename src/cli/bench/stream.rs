@@ -61,7 +61,9 @@ impl Streamer {
     pub(super) async fn run(mut self) {
         while let Some(sent) = self.sent.pop_front() {
             let ended = match self.answers.message().await {
-                Ok(Some(answer)) => Ok(batch_done(&self.plan, answer.accepted_count)),
+                Ok(Some(answer)) => {
+                    Ok(batch_done(&self.plan, answer.accepted_count, answer.position))
+                }
                 Ok(None) | Err(_) => Err(Lost::Unknown),
             };
             self.measure.lock().take(ended, self.plan.counts(), sent, sent);
