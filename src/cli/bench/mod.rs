@@ -14,7 +14,7 @@ mod stream;
 mod tail;
 mod tails;
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use measure::Shared;
 use purse::Purse;
@@ -28,11 +28,16 @@ use args::Workload;
 use super::CliError;
 
 /// What a load cost, beside what was measured of its calls.
+#[derive(Default)]
 struct Costs {
     /// How long was measured, in milliseconds.
     millis: u64,
+    /// What the server had used before and after the accounts were opened.
+    opening: Option<(Usage, Usage)>,
     /// What the server had used before and after the load.
     server: Option<(Usage, Usage)>,
+    /// By how many bytes the log grew during the load; unknown if nobody was asked.
+    log_bytes: Option<i64>,
     /// How many events the tails beside it were told, together.
     told_events: u64,
 }
@@ -62,14 +67,21 @@ pub async fn bench(args: BenchArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Puts load on accounts that are there.
+/// Puts load on accounts that are opened for it.
 async fn load_opened(args: &BenchArgs, purse: &Purse, measure: &Shared) -> Result<Costs, CliError> {
+    let fresh = usage(args)?;
     purse.open().await?;
+    // The views show all accounts after this, and have taken the memory that they take.
+    purse.head().await?;
+    let opening = fresh.zip(usage(args)?);
     purse.add_history().await?;
-    let tails = Tails::begin(args, purse.head().await?, measure).await?;
+    let before = purse.head().await?;
+    let tails = Tails::begin(args, before.position, measure).await?;
     let costs = load_unopened(args, purse, measure).await?;
-    let told_events = tails.end(purse.head().await?).await?;
-    Ok(Costs { told_events, ..costs })
+    let after = purse.head().await?;
+    let told_events = tails.end(after.position).await?;
+    let log_bytes = after.log_bytes.checked_sub(before.log_bytes);
+    Ok(Costs { opening, log_bytes, told_events, ..costs })
 }
 
 /// Puts load on accounts, whether or not they are there.
@@ -78,8 +90,13 @@ async fn load_unopened(
     purse: &Purse,
     measure: &Shared,
 ) -> Result<Costs, CliError> {
-    let usage = || args.server_pid.map(Usage::of).transpose();
-    let before = usage()?;
+    let before = usage(args)?;
     let millis = load::run(args, Arc::clone(&purse.account_ids), measure).await?;
-    Ok(Costs { millis, server: before.zip(usage()?), told_events: 0 })
+    let server = before.zip(usage(args)?);
+    Ok(Costs { millis, server, ..Costs::default() })
+}
+
+/// What the server has used until now, if it is known which process it is.
+fn usage(args: &BenchArgs) -> io::Result<Option<Usage>> {
+    args.server_pid.map(Usage::of).transpose()
 }

@@ -39,6 +39,13 @@ pub(super) struct Purse {
     channel: Channel,
 }
 
+/// Where a log ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    pub(super) position: i64,
+    pub(super) log_bytes: i64,
+}
+
 /// What all accounts hold together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sums {
@@ -62,10 +69,11 @@ impl Purse {
         fill(&self.channel, self.count(), batches).await
     }
 
-    /// The position of the log now. Everything that was answered is at or before it.
-    pub(super) async fn head(&self) -> Result<i64, CliError> {
+    /// Where the log ends now. Everything that was answered is before that, and in the views.
+    pub(super) async fn head(&self) -> Result<Head, CliError> {
         let mut client = QueryServiceClient::new(self.channel.clone());
-        Ok(client.get_stats(GetStatsRequest::default()).await?.into_inner().position)
+        let stats = client.get_stats(GetStatsRequest::default()).await?.into_inner();
+        Ok(Head { position: stats.position, log_bytes: stats.log_bytes })
     }
 
     /// Gives the accounts their history. It is spread over the log: one deposit into each account,

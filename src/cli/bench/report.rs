@@ -40,6 +40,20 @@ impl Report<'_> {
         Some((cpu_millis, nanos.checked_div(self.measure.all.accepted).unwrap_or(0)))
     }
 
+    /// By how many bytes the log grew for each accepted command. What was refused is in it too, as
+    /// far as it was recorded.
+    fn log_bytes_per_command(&self) -> Option<u64> {
+        let log_bytes = u64::try_from(self.costs.log_bytes?).ok()?;
+        log_bytes.checked_div(self.measure.all.accepted)
+    }
+
+    /// By how many bytes the server's memory grew for each account that was opened.
+    fn bytes_per_account(&self) -> Option<u64> {
+        let (fresh, opened) = self.costs.opening?;
+        let kib = opened.resident_kib.saturating_sub(fresh.resident_kib);
+        kib.saturating_mul(1_024).checked_div(self.args.accounts)
+    }
+
     pub(super) fn print(&self) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if self.args.json { writeln!(out, "{}", self.json()) } else { self.text(&mut out) }
@@ -77,6 +91,15 @@ impl Report<'_> {
             writeln!(out, "server       {cpu_millis} ms CPU, {nanos} ns a command")?;
             writeln!(out, "memory       {resident_kib} KiB, at most {peak_kib} KiB")?;
         }
+        if let (Some((fresh, opened)), Some(bytes)) = (self.costs.opening, self.bytes_per_account())
+        {
+            let (fresh_kib, opened_kib) = (fresh.resident_kib, opened.resident_kib);
+            writeln!(out, "accounts     {fresh_kib} KiB before them, {opened_kib} KiB with them")?;
+            writeln!(out, "             {bytes} bytes an account")?;
+        }
+        if let (Some(bytes), Some(each)) = (self.costs.log_bytes, self.log_bytes_per_command()) {
+            writeln!(out, "log          {bytes} bytes, {each} a command")?;
+        }
         if let Some(deliveries) = &measure.deliveries {
             let (tails, events) = (args.tails, self.costs.told_events);
             writeln!(out, "tails        {tails}, told {events} events together, without gaps")?;
@@ -113,7 +136,12 @@ impl Report<'_> {
             "delivered": deliveries.map(|deliveries| deliveries.times.count()),
             "delivery_untimed": deliveries.map(|deliveries| deliveries.untimed),
             "delivery_micros": deliveries.map(|deliveries| table(&deliveries.times, &QUANTILES)),
+            "log_bytes": self.costs.log_bytes,
+            "log_bytes_per_command": self.log_bytes_per_command(),
             "checked": !args.unchecked,
+            "server_fresh_kib": self.costs.opening.map(|(fresh, _)| fresh.resident_kib),
+            "server_opened_kib": self.costs.opening.map(|(_, opened)| opened.resident_kib),
+            "server_bytes_per_account": self.bytes_per_account(),
             "server_cpu_ms": self.cpu().map(|(cpu_millis, _)| cpu_millis),
             "server_cpu_ns_per_command": self.cpu().map(|(_, nanos)| nanos),
             "server_resident_kib": self.costs.server.map(|(_, after)| after.resident_kib),
