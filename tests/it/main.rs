@@ -10,6 +10,7 @@
     reason = "a test that goes wrong here fails, which is its purpose"
 )]
 mod bad_input;
+mod bench;
 mod commands;
 mod crash;
 mod overload;

@@ -185,3 +185,25 @@ impl Measure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Intent: an answer counts from when its call was due, a refusal for overload from when it was
+    /// sent, and only the answer as accepted.
+    #[test]
+    fn answers_count_from_when_they_were_due() {
+        let measure = Shared::new(false).unwrap();
+        let mut measure = measure.lock();
+        let sent = Instant::now();
+        let due = sent.checked_sub(Duration::from_secs(5)).unwrap();
+        measure.take(Ok(Done::moved(1)), true, due, sent);
+        measure.take(Err(Lost::Shed), true, due, sent);
+        measure.take(Err(Lost::Shed), false, due, sent);
+        assert_eq!((measure.measured.accepted, measure.all.accepted), (1, 1));
+        assert_eq!((measure.latency.count(), measure.shed.count()), (1, 1));
+        assert!(measure.latency.micros(1.0) >= 5_000_000);
+        assert!(measure.shed.micros(1.0) < 5_000_000);
+    }
+}
