@@ -16,16 +16,14 @@ mod tails;
 
 use std::{io, sync::Arc};
 
+use super::CliError;
+pub use args::BenchArgs;
+use args::Workload;
 use measure::Shared;
 use purse::Purse;
 use report::Report;
 use server::Usage;
 use tails::Tails;
-
-pub use args::BenchArgs;
-use args::Workload;
-
-use super::CliError;
 
 /// What a load cost, beside what was measured of its calls.
 #[derive(Default)]
@@ -71,8 +69,9 @@ pub async fn bench(args: BenchArgs) -> Result<(), CliError> {
 async fn load_opened(args: &BenchArgs, purse: &Purse, measure: &Shared) -> Result<Costs, CliError> {
     let fresh = usage(args)?;
     purse.open().await?;
-    // The views show all accounts after this, and have taken the memory that they take.
-    purse.head().await?;
+    if fresh.is_some() {
+        purse.settle().await?;
+    }
     let opening = fresh.zip(usage(args)?);
     purse.add_history().await?;
     let before = purse.head().await?;
