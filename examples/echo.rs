@@ -45,6 +45,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const ADDRESS: &str = "127.0.0.1:0";
 /// A position as long as they are in a log of some size.
 const POSITION: i64 = 10_000_000;
+/// A version as long as they are after some deposits.
+const VERSION: i64 = 1_000;
 /// A balance as long as those that `daybook bench` begins with.
 const BALANCE_MINOR: i64 = 1_000_000_000;
 /// A time of our days, as long as they are.
@@ -104,7 +106,7 @@ impl CommandService for Echo {
             position: POSITION,
             event_id: EVENT_ID.to_owned(),
             account_id: request.account_id,
-            version: POSITION,
+            version: VERSION,
             event_time: Some(TIME),
             saga_id: String::new(),
             request_id: request.request_id,
