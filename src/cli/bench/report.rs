@@ -93,9 +93,11 @@ impl Report<'_> {
         }
         if let (Some((fresh, opened)), Some(bytes)) = (self.costs.opening, self.bytes_per_account())
         {
-            let (fresh_kib, opened_kib) = (fresh.resident_kib, opened.resident_kib);
-            writeln!(out, "accounts     {fresh_kib} KiB before them, {opened_kib} KiB with them")?;
-            writeln!(out, "             {bytes} bytes an account")?;
+            let (before, with) = (fresh.resident_kib, opened.resident_kib);
+            writeln!(
+                out,
+                "accounts     {before} KiB before, {with} KiB after: {bytes} bytes each"
+            )?;
         }
         if let (Some(bytes), Some(each)) = (self.costs.log_bytes, self.log_bytes_per_command()) {
             writeln!(out, "log          {bytes} bytes, {each} a command")?;
