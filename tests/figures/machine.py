@@ -1,0 +1,183 @@
+"""The machine and the servers on it: started, put under load, looked at, and ended by their ids.
+
+It owns how all of that is done. It does not know what is measured, nor why.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+
+START_SECONDS = 120
+STOP_SECONDS = 60
+BENCH_SECONDS = 600
+# How the machine's own sync is measured: by so many writes of so many bytes, one after another,
+# into a file that has its size already, as the files of the log have.
+SYNCS = 1_000
+SYNC_BYTES = 256
+# What a data directory cannot do without: everything else is made from it.
+SOURCES = re.compile(r".+\.seg|lock")
+
+
+class Failed(Exception):
+    """Something could not be measured."""
+
+
+class Server:
+    """A process that serves, until it is stopped."""
+
+    def __init__(self, command, binary, seconds):
+        self.binary, self.seconds = binary, seconds
+        begun = time.monotonic()
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        late = threading.Timer(START_SECONDS, self.process.kill)
+        late.start()
+        address = None
+        for line in self.process.stderr:
+            found = re.search(r'"address":"([^"]+)"', line)
+            address = found.group(1) if found else address
+            if '"serving"' in line:
+                break
+        else:
+            address = None
+        late.cancel()
+        self.start_millis = round((time.monotonic() - begun) * 1000)
+        self.address = address
+        if address is None:
+            self.process.kill()
+            self.process.wait()
+            raise Failed("the server does not start")
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def bench_watched(self, *options):
+        """As bench, which then tells the memory as well."""
+        return self.bench("--server-pid", str(self.pid), *options)
+
+    def bench(self, *options):
+        """Puts load on it. Gives what the load generator tells."""
+        command = [self.binary, "bench", "--address", f"http://{self.address}", "--json"]
+        command += ["--seconds", str(self.seconds), *options]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=BENCH_SECONDS)
+        except subprocess.TimeoutExpired as late:
+            raise Failed(f"bench {' '.join(options)} does not end") from late
+        if done.returncode:
+            raise Failed(f"bench {' '.join(options)}: {done.stderr.strip()}")
+        return json.loads(done.stdout)
+
+    def resident_kib(self):
+        status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status).group(1))
+
+    def threads_cpu_micros(self, *names):
+        """The CPU time of the threads of these names, from where Linux counts it finely."""
+        nanos = 0
+        for task in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
+            if (task / "comm").read_text().strip() in names:
+                nanos += int((task / "schedstat").read_text().split()[0])
+        return nanos // 1000
+
+    def stop(self):
+        self.process.terminate()
+        late = threading.Timer(STOP_SECONDS, self.process.kill)
+        late.start()
+        self.process.stderr.read()
+        ended = self.process.wait()
+        late.cancel()
+        if ended:
+            raise Failed("the server did not stop in order")
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """What is measured, and where."""
+
+    # The server and the load generator.
+    binary: pathlib.Path
+    # Data directories are made in it.
+    directory: str
+    # For how long a load is measured.
+    seconds: int
+
+    @contextlib.contextmanager
+    def data(self):
+        """A data directory."""
+        with tempfile.TemporaryDirectory(prefix="figures-", dir=self.directory) as directory:
+            yield directory
+
+    @contextlib.contextmanager
+    def on(self, directory):
+        """A server on a data directory."""
+        command = [self.binary, "--data-dir", directory, "--listen", "127.0.0.1:0"]
+        command += ["--log-format", "json", "--log-level", "info"]
+        with self.running(command) as server:
+            yield server
+
+    @contextlib.contextmanager
+    def server(self):
+        """A server on a data directory of its own."""
+        with self.data() as directory, self.on(directory) as server:
+            yield server
+
+    @contextlib.contextmanager
+    def echo(self):
+        """The server that only answers."""
+        with self.running([self.binary.parent / "examples/echo"]) as server:
+            yield server
+
+    @contextlib.contextmanager
+    def running(self, command):
+        server = Server(command, self.binary, self.seconds)
+        try:
+            yield server
+            server.stop()
+        finally:
+            if server.process.poll() is None:
+                server.process.kill()
+                server.process.wait()
+
+    def sync_micros(self):
+        """How long a small write and its sync take here: the median."""
+        with tempfile.NamedTemporaryFile(prefix="figures-", dir=self.directory) as file:
+            file.write(bytes(SYNCS * SYNC_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+            times = []
+            for number in range(SYNCS):
+                begun = time.monotonic()
+                os.pwrite(file.fileno(), b"x" * SYNC_BYTES, number * SYNC_BYTES)
+                os.fdatasync(file.fileno())
+                times.append(time.monotonic() - begun)
+        return round(statistics.median(times) * 1_000_000)
+
+
+def remove_derived(directory):
+    """Leaves of a data directory what everything else can be made from."""
+    for path in pathlib.Path(directory).iterdir():
+        if SOURCES.fullmatch(path.name):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def described():
+    """The machine in a line."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo").read_text()
+    memory = pathlib.Path("/proc/meminfo").read_text()
+    model = re.search(r"model name\s*: (.+)", cpuinfo)
+    gib = int(re.search(r"MemTotal:\s+(\d+)", memory).group(1)) / 1024 / 1024
+    name = model.group(1) if model else os.uname().machine
+    return f"{os.cpu_count()} x {name}, {gib:.1f} GiB, Linux {os.uname().release}"
