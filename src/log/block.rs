@@ -4,10 +4,10 @@ use std::iter::Peekable;
 
 use super::RECORD_BYTES_MAX;
 
-/// How many bytes of records one block may hold: enough that its header weighs nothing beside a
-/// block of many small records, little enough that one event is read at the price of one short
-/// read. The largest record fits twice.
-pub(crate) const BLOCK_BYTES_MAX: usize = 32 * 1024;
+/// How many bytes of records one block may hold: enough that its header weighs a hundredth of a
+/// block of many small records, little enough that one event is read, checked and found in a few
+/// microseconds. The largest record fits twice.
+pub(crate) const BLOCK_BYTES_MAX: usize = 8 * 1024;
 
 /// Whole records of consecutive positions, verified. Never more than one frame of an engine.
 #[derive(Debug)]

@@ -30,7 +30,7 @@ pub type ChainHash = [u8; 32];
 
 /// How large one record may be: an event with the longest texts is well below it, and a reader
 /// can bound its memory by it.
-pub const RECORD_BYTES_MAX: usize = 16 * 1024;
+pub const RECORD_BYTES_MAX: usize = 4 * 1024;
 
 /// How many bytes of records one group may hold, their lengths included. A batch of 8,190
 /// commands in a message of 4 MiB stays below it; a segment always has room for one such group.

@@ -6,12 +6,11 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tonic::{
     Request, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel,
 };
-use tonic_prost::ProstCodec;
 
 use super::{BenchArgs, measure::Shared};
 use crate::{
     cli::{CliError, connect::MESSAGE_BYTES_MAX},
-    proto::TailEventsRequest,
+    proto::{SliceCodec, TailEventsRequest},
 };
 
 /// How many connections the tails share.
@@ -128,7 +127,7 @@ async fn follow(channel: Channel, position: i64) -> Result<Streaming<Message>, C
     client.ready().await?;
     let request =
         TailEventsRequest { after_position: Some(position), ..TailEventsRequest::default() };
-    let codec = ProstCodec::<TailEventsRequest, Message>::default();
+    let codec = SliceCodec::<TailEventsRequest, Message>::default();
     let method = PathAndQuery::from_static(METHOD);
     Ok(client.server_streaming(Request::new(request), method, codec).await?.into_inner())
 }

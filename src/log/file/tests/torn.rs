@@ -87,11 +87,11 @@ impl Last {
 }
 
 fn groups() -> [Last; 3] {
-    let two_frames: Shape = (0..45).map(|index| (1 + index % 2, 1000)).collect();
+    let frames: Shape = (0..45).map(|index| (1 + index % 2, 1000)).collect();
     [
         Last::group(&[(1, 50)], super::options(), false),
         Last::group(&[(1, 700), (3, 700), (1, 400)], super::options(), true),
-        Last::group(&two_frames, roomy(), false),
+        Last::group(&frames, roomy(), false),
     ]
 }
 
