@@ -6,8 +6,8 @@
 //! | [`domain`] | money, accounts, transfers, the rules: pure functions | anything else |
 //! | [`log`] | groups of records, positions, files, damage | what a record says |
 //! | [`event_store`] | the one writer, entries and their bytes, request ids, history | gRPC |
-//! | [`views`] | what everything is now, and the way to what it was | gRPC |
-//! | [`proto`] | the protocol, generated | anything else |
+//! | [`views`] | what everything is now, the way to what it was, checkpoints | gRPC |
+//! | [`proto`] | the protocol, generated, and its codec | anything else |
 //! | [`wire`] | parsing, rendering, statuses | how anything is decided |
 //! | [`ops`] | configuration, telemetry, the clock | the bank |
 //! | [`server`] | joins all rooms to a running service | – |
@@ -28,7 +28,8 @@
 //!   rest on what is not durable yet.
 //! - All events of a command are in one record, all records of a batch in one group, and a group
 //!   is there as a whole or not at all.
-//! - State is what the log folds to. What is kept in memory can be thrown away.
+//! - State is what the log folds to. What is kept in memory can be thrown away, and so can the
+//!   checkpoint beside the log.
 //! - No command and no read costs more because an account has a long history or because there are
 //!   many accounts.
 //! - Every channel, page, batch, cache and message has a limit with a name.
@@ -45,6 +46,7 @@
 //! | group | the records that were committed together |
 //! | saga | a workflow of steps with compensation; here, a money transfer |
 //! | view | a read model that follows the log |
+//! | checkpoint | what the log up to a position was folded into, to start from |
 #![cfg_attr(
     test,
     allow(

@@ -38,10 +38,12 @@ pub const MAILBOX_COMMANDS_MAX: usize = 8 * 8_192;
 /// Places in the mailbox beside those of the commands: for the syncer's word and for stopping.
 const MAILBOX_SPARE: usize = 8;
 
-/// How many replies are handed out before others have their turn. All at once, the clients would
-/// idle until the last answer is written, and then the server until the last client has called
-/// again.
+/// How many replies are handed out at least before others have their turn. All at once, the
+/// clients would idle until the last answer is written, and then the server until the last client
+/// has called again.
 const REPLIES_AT_ONCE: usize = 16;
+/// In how many parts the replies of a large group are handed out: each costs a write to a client.
+const REPLY_PARTS: usize = 4;
 
 /// What the writer receives.
 #[derive(Debug)]
@@ -147,9 +149,10 @@ impl Drop for LatchOnPanic<'_> {
 /// first answers are on their way to their clients while the others are still being written.
 async fn deliver(mut outbox: mpsc::Receiver<Replies>) {
     while let Some(replies) = outbox.recv().await {
+        let at_once = (replies.len() / REPLY_PARTS).max(REPLIES_AT_ONCE);
         for (number, (reply, result)) in (1_usize..).zip(replies) {
             let _caller_may_have_left = reply.send(result);
-            if number.is_multiple_of(REPLIES_AT_ONCE) {
+            if number.is_multiple_of(at_once) {
                 yield_now().await;
             }
         }

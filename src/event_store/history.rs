@@ -106,6 +106,14 @@ impl Cursor {
         Ok(block)
     }
 
+    /// The block that holds `position`, and some that follow it.
+    ///
+    /// # Errors
+    /// [`HistoryError`] when they cannot be read.
+    pub fn blocks(&self, position: u64) -> Result<Vec<Arc<Block>>, HistoryError> {
+        Ok(self.history.reader.blocks(position)?)
+    }
+
     /// The newest entry of an account that is not too new, going back along its chain from the
     /// entry that begins at `newest`; `None` when all are too new. What is too new must be newer
     /// than all that is not.

@@ -144,6 +144,15 @@ pub trait LogReader: Send + Sync {
     /// [`std::io::ErrorKind::InvalidInput`].
     fn block(&self, position: u64) -> Result<Arc<Block>, ReadError>;
 
+    /// That block and some of those that follow it, as many as one longer read gives: for who goes
+    /// on from there.
+    ///
+    /// # Errors
+    /// As [`LogReader::block`].
+    fn blocks(&self, position: u64) -> Result<Vec<Arc<Block>>, ReadError> {
+        Ok(vec![self.block(position)?])
+    }
+
     /// The same block, if it is at hand without I/O.
     fn recent_block(&self, position: u64) -> Option<Arc<Block>>;
 }

@@ -10,7 +10,10 @@ use super::{
     accounts::{Accounts, Beside},
     sagas::Sagas,
 };
-use crate::{domain::Account, event_store::put_number};
+use crate::{
+    domain::{Account, AccountState},
+    event_store::put_number,
+};
 
 /// Once a piece has so many bytes it is told: little enough that whoever waits for the books does
 /// not wait long, and always less than a checkpoint takes at once.
@@ -116,8 +119,9 @@ impl Frozen {
         beside: &Beside,
         piece: &mut Vec<u8>,
     ) -> Option<()> {
+        assert!(account.pending().next().is_none(), "a transfer ends where it begins");
         let is_new_owner = beside.owner == self.owner_count;
-        let closed = account.state() == crate::domain::AccountState::Closed;
+        let closed = account.state() == AccountState::Closed;
         piece.push(if closed { CLOSED } else { 0 } | if is_new_owner { NEW_OWNER } else { 0 });
         piece.extend_from_slice(account.id().bytes());
         put_number(piece, beside.owner.into());

@@ -5,7 +5,7 @@
 //! given. A slow reader therefore holds one message and a position, nothing else, and the writer
 //! never knows of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::{Stream, stream};
 use hashbrown::HashSet;
@@ -80,11 +80,11 @@ impl Question {
 struct Tail {
     reads: Reads,
     filter: Filter,
-    /// Of the tail's own, to know what it has seen of it.
-    durable: watch::Receiver<u64>,
+    /// How far the log is durable. Of the tail's own, to know what it has seen of it.
+    announced: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
-    /// The block that is being told, and was not told to its end.
-    block: Option<Arc<Block>>,
+    /// The block that is being told, and those after it that were read along with it.
+    blocks: VecDeque<Arc<Block>>,
     /// Everything up to here has been considered.
     position: u64,
     /// Everything up to here has been told.
@@ -102,8 +102,7 @@ pub(super) fn tail(
     question: Question,
     stopping: watch::Receiver<bool>,
 ) -> Result<impl Stream<Item = Result<proto::TailEventsResponse, Status>> + use<>, Status> {
-    let durable = reads.durable.clone();
-    let head = *durable.borrow();
+    let head = *reads.durable.borrow();
     let position = question.after_position.unwrap_or(head);
     if position > head {
         return Err(status::beyond_head("after_position", head));
@@ -111,9 +110,9 @@ pub(super) fn tail(
     let tail = Tail {
         reads: reads.clone(),
         filter: question.filter,
-        durable,
+        announced: reads.announced.clone(),
         stopping,
-        block: None,
+        blocks: VecDeque::new(),
         position,
         told: position,
         told_at: Instant::now(),
@@ -133,7 +132,7 @@ impl Tail {
             if *self.stopping.borrow() {
                 return Err(status::stopping());
             }
-            let head = *self.durable.borrow_and_update();
+            let head = *self.announced.borrow_and_update();
             while self.position < head && events.len() < MESSAGE_EVENTS {
                 self.read_block(&mut events).await?;
                 if events.is_empty() && self.is_time() {
@@ -161,7 +160,7 @@ impl Tail {
         let rest = PROGRESS_INTERVAL.saturating_sub(self.told_at.elapsed());
         tokio::select! {
             // Of a damaged log nobody writes any more, and nothing will come.
-            Ok(()) = self.durable.changed() => {}
+            Ok(()) = self.announced.changed() => {}
             _ = self.stopping.wait_for(|stopping| *stopping) => {}
             () = sleep(rest), if untold => {}
         }
@@ -181,18 +180,24 @@ impl Tail {
                 break;
             }
         }
-        self.block = (self.position < block.last_position()).then_some(block);
+        if self.position >= block.last_position() {
+            self.blocks.pop_front();
+        }
         Ok(())
     }
 
+    /// The block that holds a position; it is the first of those at hand then.
     async fn next_block(&mut self, position: u64) -> Result<Arc<Block>, Status> {
-        if let Some(block) = self.block.take() {
-            return Ok(block);
+        if self.blocks.is_empty() {
+            if let Some(block) = self.reads.history.log().recent_block(position) {
+                self.blocks.push_back(block);
+            } else {
+                let read = self.reads.read_log(move |cursor| cursor.blocks(position)).await?;
+                self.blocks.extend(read);
+            }
         }
-        if let Some(block) = self.reads.history.log().recent_block(position) {
-            return Ok(block);
-        }
-        self.reads.read_log(move |cursor| cursor.block(position)).await
+        let block = self.blocks.front().cloned();
+        block.ok_or_else(|| status::internal("a block without its records"))
     }
 
     fn add(&self, entry: &Entry, from: u64, events: &mut Vec<proto::Event>) {

@@ -2,10 +2,10 @@
 //!
 //! It is sparse and in memory only, made while the log is read on start and while it is appended
 //! to; what a start did not read is made when somebody first looks there. One entry of 16 bytes
-//! stands for 16 KiB of log or more: a log of 100 GB takes 100 MB at most.
+//! stands for 8 KiB of log or more: a log of 100 GB takes 200 MB at most.
 
 /// How far apart entries are at least: one read of this much and one block finds any record.
-pub(super) const SPACING_BYTES: u64 = 16 * 1024;
+pub(super) const SPACING_BYTES: u64 = 8 * 1024;
 
 /// The entries of all segments, in order.
 #[derive(Debug, Default)]

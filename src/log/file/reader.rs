@@ -24,6 +24,10 @@ use super::window::Window;
 /// ask for, and half of the largest group.
 const RECENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// How much is read beyond one block for who goes on from there: little enough that a subscriber
+/// which stops taking costs little.
+const RUN_BYTES: usize = 32 * 1024;
+
 /// How many segments are kept open for reading. A log may have thousands, a process has often no
 /// more than a thousand descriptors, and most of them are for connections.
 const OPEN_FILES_MAX: usize = 128;
@@ -97,17 +101,31 @@ impl Shared {
         *tip = Tip { head, place: place.or(tip.place) };
     }
 
-    /// Finds and reads the frame that holds a position.
-    fn read_block(&self, position: u64) -> Result<Arc<Block>, ReadError> {
+    /// Finds and reads the frame that holds a position, and those after it within `more` bytes.
+    fn read_blocks(&self, position: u64, more: usize) -> Result<Vec<Arc<Block>>, ReadError> {
+        let head = self.head().position;
         let location = self.locate(position)?;
         let file = self.file(location.segment)?;
         // The frame begins less than one spacing after the entry.
-        let mut chunk = vec![0; narrow(SPACING_BYTES).saturating_add(FRAME_BYTES_MAX)];
-        let filled = read_up_to(&*file, &mut chunk, location.offset)?;
-        chunk.truncate(filled);
+        let length = narrow(SPACING_BYTES).saturating_add(FRAME_BYTES_MAX).saturating_add(more);
+        let mut bytes = vec![0; length];
+        let filled = read_up_to(&*file, &mut bytes, location.offset)?;
+        bytes.truncate(filled);
         let tie = Tie::new(&self.log_id, location.segment);
-        find_block(&chunk, location, tie, position)
-            .map_err(|(offset, fault)| damaged(location.segment, offset, position, fault))
+        let chunk = Chunk { bytes, start: location.offset, tie };
+        let found = chunk.find(position);
+        let (block, mut offset) =
+            found.map_err(|(offset, fault)| damaged(location.segment, offset, position, fault))?;
+        let mut blocks = vec![block];
+        // What is not whole, or wrong, or not durable yet is left for who asks for it.
+        while more > 0
+            && let Ok((header, block)) = chunk.frame(offset)
+            && header.next_position() <= head.saturating_add(1)
+        {
+            blocks.extend(block);
+            offset = header.next_offset();
+        }
+        Ok(blocks)
     }
 
     /// Where to begin looking for a position. Reads a part of a segment that has not been read
@@ -171,30 +189,49 @@ fn list_frames(
     }
 }
 
-/// Hops from frame to frame, beginning at the start of `chunk`, to the one that holds `position`.
-fn find_block(
-    chunk: &[u8],
-    location: Location,
+/// Some bytes of a segment, from the beginning of a frame on.
+struct Chunk {
+    bytes: Vec<u8>,
+    /// Where in the segment they begin.
+    start: u64,
     tie: Tie,
-    position: u64,
-) -> Result<Arc<Block>, (u64, FrameFault)> {
-    let mut offset = location.offset;
-    loop {
-        let from = narrow(offset.saturating_sub(location.offset));
-        let rest = chunk.get(from..).unwrap_or_default();
-        let Some((header, rest)) = rest.split_first_chunk::<{ frame::HEADER_BYTES }>() else {
-            return Err((offset, FrameFault::EndOfFile));
-        };
-        let header = FrameHeader::decode(header, tie, offset).map_err(|fault| (offset, fault))?;
-        if header.first_position > position {
-            return Err((offset, FrameFault::Positions));
+}
+
+impl Chunk {
+    /// The header of the frame at an offset, and the bytes after it.
+    fn header(&self, offset: u64) -> Result<(FrameHeader, &[u8]), FrameFault> {
+        let from = narrow(offset.saturating_sub(self.start));
+        let rest = self.bytes.get(from..).unwrap_or_default();
+        let (header, rest) =
+            rest.split_first_chunk::<{ frame::HEADER_BYTES }>().ok_or(FrameFault::EndOfFile)?;
+        Ok((FrameHeader::decode(header, self.tie, offset)?, rest))
+    }
+
+    /// The frame at an offset, and its block if it has records.
+    fn frame(&self, offset: u64) -> Result<(FrameHeader, Option<Arc<Block>>), FrameFault> {
+        let (header, rest) = self.header(offset)?;
+        let is_block = header.kind == Kind::Records;
+        let payload = rest.get(..header.payload_bytes()).ok_or(FrameFault::EndOfFile)?;
+        let block = is_block.then(|| header.block(payload)).transpose()?;
+        Ok((header, block))
+    }
+
+    /// Hops from frame to frame to the one that holds a position. Gives its block, and where the
+    /// next frame begins; or the offset of the frame that is wrong.
+    fn find(&self, position: u64) -> Result<(Arc<Block>, u64), (u64, FrameFault)> {
+        let mut offset = self.start;
+        loop {
+            let (header, _) = self.header(offset).map_err(|fault| (offset, fault))?;
+            if header.first_position > position {
+                return Err((offset, FrameFault::Positions));
+            }
+            if position < header.next_position() {
+                let (header, block) = self.frame(offset).map_err(|fault| (offset, fault))?;
+                let block = block.ok_or((offset, FrameFault::Positions))?;
+                return Ok((block, header.next_offset()));
+            }
+            offset = header.next_offset();
         }
-        if header.kind == Kind::Records && position < header.next_position() {
-            let payload = rest.get(..header.payload_bytes());
-            let payload = payload.ok_or((offset, FrameFault::EndOfFile))?;
-            return header.block(payload).map_err(|fault| (offset, fault));
-        }
-        offset = header.next_offset();
     }
 }
 
@@ -215,7 +252,21 @@ impl LogReader for Shared {
         if position == 0 || position > self.head().position {
             return Err(ReadError::beyond(position));
         }
-        self.recent_block(position).map_or_else(|| self.read_block(position), Ok)
+        if let Some(block) = self.recent_block(position) {
+            return Ok(block);
+        }
+        let first = self.read_blocks(position, 0)?.into_iter().next();
+        first.ok_or_else(|| ReadError::beyond(position))
+    }
+
+    fn blocks(&self, position: u64) -> Result<Vec<Arc<Block>>, ReadError> {
+        if position == 0 || position > self.head().position {
+            return Err(ReadError::beyond(position));
+        }
+        match self.recent_block(position) {
+            Some(block) => Ok(vec![block]),
+            None => self.read_blocks(position, RUN_BYTES),
+        }
     }
 
     fn recent_block(&self, position: u64) -> Option<Arc<Block>> {

@@ -297,8 +297,8 @@ impl Run {
         format!(
             "kills {kills} ({kills_in_recovery} in recovery), acknowledged {acknowledged}, lost 0, \
              unknown {} ({unknown_done} had happened), repeats {repeats}, refused {refused}, \
-             sagas {sagas:?}, torn groups {torn}, starts from a checkpoint {resumed}, positions {}, \
-             seed {}, {:.1} s",
+             sagas {sagas:?}, torn groups {torn}, starts from a checkpoint {resumed}, \
+             positions {}, seed {}, {:.1} s",
             unknown_done + unknown_not_done,
             self.ledger.head(),
             self.seed,
