@@ -29,7 +29,8 @@ use crate::{
     },
 };
 
-/// How many calls of the two services may be under way at once, streams not counted. At the speed
+/// How many calls of each of the two services may be under way at once, streams not counted: reads
+/// that wait for a position are not to be in the way of commands. At the speed
 /// of single commands on two cores, the last of them waits about a twentieth of a second: more
 /// would only wait longer.
 pub const CALLS_MAX: usize = 2_048;
@@ -54,13 +55,14 @@ struct Services {
     others: Routes,
     /// Where commands go, once the ledger is recovered.
     desk: Late<Desk>,
-    under_way: AtomicUsize,
+    commands_under_way: Arc<AtomicUsize>,
+    queries_under_way: Arc<AtomicUsize>,
     /// What a call is turned away with.
     refused: Status,
 }
 
 /// The place of a call under way, until it is dropped.
-struct Place(Arc<Services>);
+struct Place(Arc<AtomicUsize>);
 
 /// An answer that is still to come, and the place that its call holds.
 pub struct Answer {
@@ -78,14 +80,21 @@ impl Front {
         others: Routes,
         desk: Late<Desk>,
     ) -> Self {
-        let (under_way, refused) = (AtomicUsize::new(0), status::failed(Failure::Overloaded));
-        Self(Arc::new(Services { commands, queries, others, desk, under_way, refused }))
+        Self(Arc::new(Services {
+            commands,
+            queries,
+            others,
+            desk,
+            commands_under_way: Arc::default(),
+            queries_under_way: Arc::default(),
+            refused: status::failed(Failure::Overloaded),
+        }))
     }
 
-    /// A place for one more call, if there is one.
-    fn place(&self, method: &str) -> Option<Place> {
-        let before = self.0.under_way.fetch_add(1, Ordering::Relaxed);
-        let place = Place(Arc::clone(&self.0));
+    /// A place for one more call of a service, if there is one.
+    fn place(&self, under_way: &Arc<AtomicUsize>, method: &str) -> Option<Place> {
+        let before = under_way.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Arc::clone(under_way));
         let fits = before < CALLS_MAX && (method != BATCH || self.0.takes_batch());
         fits.then_some(place)
     }
@@ -101,7 +110,7 @@ impl Services {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -125,7 +134,10 @@ impl Service<Request> for Front {
         let is_command = command.is_some();
         let mut place = None;
         if !STREAMS.contains(&method) {
-            place = self.place(method);
+            let of_commands = &self.0.commands_under_way;
+            let of_queries = &self.0.queries_under_way;
+            let under_way = if is_command { of_commands } else { of_queries };
+            place = self.place(under_way, method);
             if place.is_none() {
                 let refused = self.0.refused.clone().into_http();
                 return Answer { answer: Box::pin(async move { Ok(refused) }), _place: None };
