@@ -31,7 +31,7 @@
 //! | 56..88 | hash of the chain including this frame |
 //!
 //! The payload of *records* is a block: for each record its length (u16), how many events it has
-//! (u16), and its bytes; at most 8 KiB in all. The other kinds have no payload, are alone in
+//! (u16), and its bytes; at most 32 KiB in all, of which 8 are used now. The other kinds have no payload, are alone in
 //! their group and leave the chain as it is. A *witness* is written by an idle writer, so that
 //! its last group does not stay unwitnessed. A *seal* ends a segment: nothing follows it in its
 //! file. A *stop* says that the log was closed in order.
@@ -52,8 +52,14 @@ use super::segment::SECTOR_BYTES;
 /// How many bytes of a frame come before its payload.
 pub(super) const HEADER_BYTES: usize = 88;
 
+/// The largest payload that is read. Blocks were as large once, and their logs stay readable.
+const PAYLOAD_BYTES_MAX: usize = 32 * 1024;
+
 /// The largest frame: bounds what is allocated before a checksum has been seen.
-pub(super) const FRAME_BYTES_MAX: usize = HEADER_BYTES + BLOCK_BYTES_MAX;
+pub(super) const FRAME_BYTES_MAX: usize = HEADER_BYTES + PAYLOAD_BYTES_MAX;
+
+/// The largest frame that is written now.
+pub(super) const WRITTEN_BYTES_MAX: usize = HEADER_BYTES + BLOCK_BYTES_MAX;
 
 /// Where frames of a group may begin.
 const ALIGNMENT: u64 = 8;
@@ -217,7 +223,7 @@ impl FrameHeader {
     /// Whether the fields agree with each other and with the limits.
     fn is_sound(&self) -> bool {
         let payload = u64::from(self.length).checked_sub(wide(HEADER_BYTES));
-        let bounded = payload.is_some_and(|bytes| bytes <= wide(BLOCK_BYTES_MAX));
+        let bounded = payload.is_some_and(|bytes| bytes <= wide(PAYLOAD_BYTES_MAX));
         let counted = match self.kind {
             Kind::Records => self.event_count > 0 && self.record_count > 0,
             Kind::Witness | Kind::Seal | Kind::Stop => {

@@ -15,7 +15,9 @@ use crate::log::{Block, Damage, Head, LogId, LogReader, ReadError};
 use super::bytes::{narrow, wide};
 use super::checkpoint::{Mark, Place};
 use super::disk::{Disk, DiskFile, read_up_to};
-use super::frame::{self, FRAME_BYTES_MAX, FrameFault, FrameHeader, Kind, Placed, Tie};
+use super::frame::{
+    self, FRAME_BYTES_MAX, FrameFault, FrameHeader, Kind, Placed, Tie, WRITTEN_BYTES_MAX,
+};
 use super::index::{Entry, Index, Location, Lookup, SPACING_BYTES, note};
 use super::segment::{self, file_name};
 use super::window::Window;
@@ -107,13 +109,17 @@ impl Shared {
         let location = self.locate(position)?;
         let file = self.file(location.segment)?;
         // The frame begins less than one spacing after the entry.
-        let length = narrow(SPACING_BYTES).saturating_add(FRAME_BYTES_MAX).saturating_add(more);
+        let length = narrow(SPACING_BYTES).saturating_add(WRITTEN_BYTES_MAX).saturating_add(more);
         let mut bytes = vec![0; length];
         let filled = read_up_to(&*file, &mut bytes, location.offset)?;
         bytes.truncate(filled);
         let tie = Tie::new(&self.log_id, location.segment);
         let chunk = Chunk { bytes, start: location.offset, tie };
         let found = chunk.find(position);
+        if matches!(found, Err((_, FrameFault::EndOfFile))) && more < FRAME_BYTES_MAX {
+            // A frame as large as they were once.
+            return self.read_blocks(position, FRAME_BYTES_MAX);
+        }
         let (block, mut offset) =
             found.map_err(|(offset, fault)| damaged(location.segment, offset, position, fault))?;
         let mut blocks = vec![block];

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::sim::SimDisk;
-use super::{LOG_ID, open, segments};
+use super::{LOG_ID, open, options, segments};
+use crate::log::chain;
+use crate::log::conformance::record_bytes;
 use crate::log::file::frame::{FrameHeader, HEADER_BYTES, Kind, Tie};
 use crate::log::file::segment::{self, HeaderFault, SegmentHeader, file_name, number_of};
 
@@ -73,6 +75,53 @@ fn the_golden_bytes_are_read() {
     let disk = SimDisk::of(&[(file_name(1), file)].into(), 0);
     assert_eq!(open(&disk).shapes(), [(1, 5), (2, 3)]);
     assert!(super::verify(&disk).unwrap().is_stopped);
+}
+
+/// Blocks had up to 32 KiB once. Such a log is read on start, at random and in runs.
+#[test]
+fn blocks_as_large_as_they_were_once_are_read() {
+    let mut payload = Vec::new();
+    for position in 1..=8 {
+        payload.extend_from_slice(&4_000_u16.to_le_bytes());
+        payload.extend_from_slice(&1_u16.to_le_bytes());
+        payload.extend_from_slice(&record_bytes(position, 4_000));
+    }
+    let length = 64 * 1024;
+    let chain_before = chain::start(&LOG_ID);
+    let (number, first_position, created_micros) = (1, 1, 0);
+    let segment = SegmentHeader {
+        log_id: LOG_ID,
+        number,
+        first_position,
+        length,
+        created_micros,
+        chain_before,
+    };
+    let frame = FrameHeader {
+        length: (HEADER_BYTES + payload.len()) as u32,
+        offset: 512,
+        first_position,
+        witness: 0,
+        group_offset: 512,
+        event_count: 8,
+        record_count: 8,
+        kind: Kind::Records,
+        is_last: true,
+        payload_checksum: crc32c::crc32c(&payload),
+        chain: chain::extend(&chain_before, &payload),
+    };
+    let mut file = segment.encode().to_vec();
+    file.extend_from_slice(&frame.encode(Tie::new(&LOG_ID, number)));
+    file.extend_from_slice(&payload);
+    file.resize(length as usize, 0);
+    let disk = SimDisk::of(&[(file_name(1), file)].into(), 0);
+    let log = crate::log::file::open(disk.shared(), &options(), &mut |_, _| Ok(())).unwrap();
+    assert_eq!((log.damage, log.reader.head().position), (None, 8));
+    for block in [log.reader.block(3).unwrap(), log.reader.blocks(5).unwrap().remove(0)] {
+        let records = block.records().map(|record| record.bytes.to_vec());
+        let expected = (1..=8).map(|position| record_bytes(position, 4_000));
+        assert!(records.eq(expected));
+    }
 }
 
 #[test]
@@ -195,7 +244,7 @@ proptest! {
     #[test]
     fn frame_headers_are_canonical(
         mut bytes in proptest::collection::vec(any::<u8>(), HEADER_BYTES),
-        payload in 0..10_000_u32,
+        payload in 0..40_000_u32,
         kind in 0..6_u8,
         flags in 0..3_u8,
     ) {
@@ -214,7 +263,7 @@ proptest! {
         bytes[4..8].copy_from_slice(&crc32c::crc32c(&covered).to_le_bytes());
         let bytes: [u8; HEADER_BYTES] = bytes.try_into().unwrap();
         let decoded = FrameHeader::decode(&bytes, tie, 512);
-        prop_assert_eq!(decoded.is_ok(), kind == 1 && flags < 2 && payload <= 8 * 1024);
+        prop_assert_eq!(decoded.is_ok(), kind == 1 && flags < 2 && payload <= 32 * 1024);
         if let Ok(header) = decoded {
             prop_assert_eq!(header.encode(tie), bytes);
         }
