@@ -113,7 +113,15 @@ impl Ledger {
             error!(%damage, "the log is damaged; it can be read up to there, and not written");
         }
         let (state, books) = fold.finish(opened.reader.log_id());
-        let file::Opened { reader, writer, preparer, checkpoints, torn: _, damage: _ } = opened;
+        let file::Opened { reader, mut writer, mut preparer, checkpoints, torn: _, damage: _ } =
+            opened;
+        if let (Some(writer), Some(preparer)) = (&mut writer, &mut preparer)
+            && !writer.has_room()
+            && let Err(error) = preparer.prepare()
+        {
+            // Nobody is told that there is no room only because nobody has made any yet.
+            warn!(%error, "cannot prepare the next segment of the log");
+        }
         let checkpoint_events = config.checkpoint_events;
         let files =
             preparer.map(|preparer| Files { preparer, checkpoints, checkpoint_events, checkpoint });

@@ -10,8 +10,8 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::service::{
-    MONEY_MAX, Service, assert_refused, close, deposit, fresh_id, get, metadata, open, reason,
-    transfer, withdraw,
+    InBatch as _, MONEY_MAX, Service, assert_refused, batch_of, close, deposit, fresh_id, get,
+    metadata, open, reason, transfer, withdraw,
 };
 
 mod batches;
@@ -329,4 +329,19 @@ async fn a_closed_account_refuses_everything_but_reads() {
     let lines = proto::ListTransactionsRequest { account_id: id, ..Default::default() };
     assert_eq!(service.call(lines).await.unwrap().total_size, 2);
     assert_eq!(service.balance(&other).await, 50);
+}
+
+#[tokio::test]
+async fn a_start_has_room_for_the_first_command() {
+    // The first segment is so full that a largest group would not fit, and the next one is still
+    // to be made when the server starts: that must not look like a full disk.
+    let mut service = Service::on_disk().await;
+    let account_id = service.opened(0).await;
+    for _ in 0..38 {
+        let commands = (0..8_190).map(|_| deposit(&account_id, 1).in_batch()).collect();
+        service.call(batch_of(commands)).await.unwrap();
+    }
+    assert!(service.stats().await.log_bytes > 9 * 1024 * 1024);
+    service.restart_as_far_as("daybook.v1.QueryService").await;
+    service.call(deposit(&account_id, 1)).await.unwrap();
 }

@@ -112,7 +112,9 @@ impl Service {
         self.restart_as_far_as("daybook.v1.QueryService").await;
     }
 
-    async fn restart_as_far_as(&mut self, health: &str) {
+    /// As [`Service::restart`], but waits only until what has this name in the health service is
+    /// serving.
+    pub(crate) async fn restart_as_far_as(&mut self, health: &str) {
         assert!(self.directory.is_some(), "a log in memory has nothing to start from");
         self.stop().await;
         let (running, client) = run(self.config.clone(), health).await;
