@@ -111,17 +111,18 @@ impl State {
     /// [`HistoryError`] when the log cannot be read there.
     pub fn recall(&mut self, history: &History, until: u64) -> Result<(), HistoryError> {
         let oldest = self.window.oldest(self.next_position.saturating_sub(1));
-        let (mut cursor, mut entry, mut found) = (history.cursor(), Entry::default(), Vec::new());
+        let (cursor, mut entry, mut found) = (history.cursor(), Entry::default(), Vec::new());
         let mut position = oldest;
         while position <= until {
-            let block = cursor.block(position)?;
-            for record in block.records() {
-                history.decode_into(&record, &mut entry)?;
-                let place = entry.first_position;
-                let request_id = entry.request_id.filter(|_| (oldest..=until).contains(&place));
-                found.extend(request_id.map(|request_id| (place, request_id)));
+            for block in cursor.blocks(position)? {
+                for record in block.records() {
+                    history.decode_into(&record, &mut entry)?;
+                    let place = entry.first_position;
+                    let request_id = entry.request_id.filter(|_| (oldest..=until).contains(&place));
+                    found.extend(request_id.map(|request_id| (place, request_id)));
+                }
+                position = block.last_position().saturating_add(1);
             }
-            position = block.last_position().saturating_add(1);
         }
         self.window.recall(found);
         Ok(())

@@ -32,10 +32,9 @@
 //!
 //! The payload of *records* is a block: for each record its length (u16), how many events it has
 //! (u16), and its bytes; at most 32 KiB in all, of which 8 are used now. The other kinds have no
-//! payload, are alone in
-//! their group and leave the chain as it is. A *witness* is written by an idle writer, so that
-//! its last group does not stay unwitnessed. A *seal* ends a segment: nothing follows it in its
-//! file. A *stop* says that the log was closed in order.
+//! payload, are alone in their group and leave the chain as it is. A *witness* is written by an
+//! idle writer, so that its last group does not stay unwitnessed. A *seal* ends a segment: nothing
+//! follows it in its file. A *stop* says that the log was closed in order.
 //!
 //! Log id, segment number and offset are in the checksum: a frame that was moved, misdirected,
 //! copied from another log, or left over from another use of the same blocks is not valid.
