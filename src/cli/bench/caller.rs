@@ -219,7 +219,7 @@ impl Caller {
 
 /// The checking and the savings account of a random customer.
 fn customer(plan: &Plan, dice: &mut Dice) -> (String, String) {
-    let pairs = plan.account_ids.len() / 2;
+    let pairs = plan.account_ids.count() / 2;
     let checking = dice.throw(pairs.max(1)).saturating_mul(2);
     (plan.at(checking), plan.at(checking.saturating_add(1)))
 }

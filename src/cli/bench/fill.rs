@@ -1,5 +1,7 @@
 //! Commands in bulk: what has to be in the ledger before a load begins.
 
+use std::iter;
+
 use futures_util::{StreamExt as _, stream};
 use indicatif::ProgressBar;
 use tonic::transport::Channel;
@@ -10,19 +12,24 @@ use crate::{
 };
 
 /// How many commands a batch has: as many as the server takes.
-pub(super) const BATCH_COMMANDS: usize = 8_190;
+const BATCH_COMMANDS: usize = 8_190;
 /// How many batches are on their way at once: so many that the server never waits for the next,
 /// and half of what its mailbox holds.
 const BATCHES_IN_FLIGHT: usize = 4;
 
-/// Sends batches, so many commands in all, of which every one must be accepted.
+/// Sends commands in batches, so many in all, of which every one must be accepted.
 pub(super) async fn fill(
     channel: &Channel,
-    commands: u64,
-    batches: impl Iterator<Item = Vec<BatchCommand>>,
+    count: u64,
+    commands: impl Iterator<Item = BatchCommand>,
 ) -> Result<(), CliError> {
     let client = CommandServiceClient::new(channel.clone());
-    let bar = ProgressBar::new(commands);
+    let bar = ProgressBar::new(count);
+    let mut commands = commands.peekable();
+    let batches = iter::from_fn(|| {
+        commands.peek()?;
+        Some(commands.by_ref().take(BATCH_COMMANDS).collect())
+    });
     let sends = stream::iter(batches).map(|commands| send(client.clone(), commands));
     let mut sends = sends.buffer_unordered(BATCHES_IN_FLIGHT);
     while let Some(sent) = sends.next().await {

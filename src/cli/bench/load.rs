@@ -7,10 +7,10 @@ use tokio::{
     task::JoinSet,
     time::{Instant, interval, sleep_until},
 };
-use uuid::Uuid;
 
 use super::{
     BenchArgs,
+    account_ids::AccountIds,
     caller::Caller,
     measure::Shared,
     plan::{Dice, Plan},
@@ -25,7 +25,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// milliseconds.
 pub(super) async fn run(
     args: &BenchArgs,
-    account_ids: Arc<[Uuid]>,
+    account_ids: AccountIds,
     measure: &Shared,
 ) -> Result<u64, CliError> {
     let mut channels = Vec::new();

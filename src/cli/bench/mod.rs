@@ -1,5 +1,6 @@
 //! `daybook bench`: puts load on a server and measures it, as a client like any other.
 
+mod account_ids;
 mod args;
 mod caller;
 mod delivery;
@@ -14,7 +15,7 @@ mod stream;
 mod tail;
 mod tails;
 
-use std::{io, sync::Arc};
+use std::io;
 
 use super::CliError;
 pub use args::BenchArgs;
@@ -90,7 +91,7 @@ async fn load_unopened(
     measure: &Shared,
 ) -> Result<Costs, CliError> {
     let before = usage(args)?;
-    let millis = load::run(args, Arc::clone(&purse.account_ids), measure).await?;
+    let millis = load::run(args, purse.account_ids, measure).await?;
     let server = before.zip(usage(args)?);
     Ok(Costs { millis, server, ..Costs::default() })
 }

@@ -1,17 +1,14 @@
 //! The plan: what every client of a load does, and when.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{BenchArgs, Workload};
+use super::{BenchArgs, Workload, account_ids::AccountIds};
 use crate::proto::{
     BatchCommand, DepositMoneyRequest, TransferMoneyRequest, WithdrawMoneyRequest,
     batch_command::Command,
@@ -27,7 +24,7 @@ pub(super) const PAGE_LINES: u16 = 50;
 pub(super) struct Plan {
     pub(super) workload: Workload,
     /// The accounts that commands are spread over.
-    pub(super) account_ids: Arc<[Uuid]>,
+    pub(super) account_ids: AccountIds,
     /// How many events an account has after which a page of its history may begin.
     page_starts: usize,
     /// How many commands a call has.
@@ -45,7 +42,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// The plan of a load that begins now.
-    pub(super) fn new(args: &BenchArgs, account_ids: Arc<[Uuid]>) -> Self {
+    pub(super) fn new(args: &BenchArgs, account_ids: AccountIds) -> Self {
         Self {
             workload: args.workload,
             account_ids,
@@ -139,7 +136,7 @@ impl Plan {
 
     /// A transfer between two random accounts; one of them is always the same if it is hot.
     pub(super) fn transfer(&self, dice: &mut Dice) -> TransferMoneyRequest {
-        let accounts = self.account_ids.len();
+        let accounts = self.account_ids.count();
         let hot = self.workload == Workload::HotTransfer;
         let one = if hot { 0 } else { dice.throw(accounts) };
         let mut other = dice.throw(accounts);
@@ -163,13 +160,12 @@ impl Plan {
 
     /// A random account.
     pub(super) fn account_id(&self, dice: &mut Dice) -> String {
-        self.at(dice.throw(self.account_ids.len()))
+        self.at(dice.throw(self.account_ids.count()))
     }
 
     /// The account at a place.
     pub(super) fn at(&self, index: usize) -> String {
-        let id = self.account_ids.get(index).copied().unwrap_or_default();
-        id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
+        self.account_ids.at(index).hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
     }
 }
 

@@ -1,17 +1,10 @@
 //! The purse: the accounts that a benchmark opens, and the check that they show all that was
 //! acknowledged, no more and no less.
 
-use std::{iter, sync::Arc};
-
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use super::{
-    BenchArgs,
-    fill::{BATCH_COMMANDS, fill},
-    measure::Measure,
-    plan::AMOUNT_MINOR,
-};
+use super::{BenchArgs, account_ids::AccountIds, fill::fill, measure::Measure, plan::AMOUNT_MINOR};
 use crate::{
     cli::{CliError, connect::MESSAGE_BYTES_MAX},
     proto::{
@@ -29,7 +22,7 @@ const COMMAND_EVENTS_MAX: u64 = 5;
 
 /// Accounts of one benchmark.
 pub(super) struct Purse {
-    pub(super) account_ids: Arc<[Uuid]>,
+    pub(super) account_ids: AccountIds,
     /// By this they are found again.
     owner: String,
     /// How many deposits each account has before the load begins.
@@ -58,15 +51,14 @@ impl Purse {
     pub(super) async fn new(args: &BenchArgs) -> Result<Self, CliError> {
         let channel = args.connect.connect().await?;
         let owner = format!("bench {}", Uuid::now_v7());
-        let account_ids = (0..args.accounts).map(|_| Uuid::now_v7()).collect();
+        let account_ids = AccountIds::new(usize::try_from(args.accounts).unwrap_or(usize::MAX));
         Ok(Self { account_ids, owner, history: args.history, batch: args.batch, channel })
     }
 
     /// Opens the accounts.
     pub(super) async fn open(&self) -> Result<(), CliError> {
-        let batches = self.account_ids.chunks(BATCH_COMMANDS);
-        let batches = batches.map(|ids| ids.iter().map(|id| open(*id, &self.owner)).collect());
-        fill(&self.channel, self.count(), batches).await
+        let openings = self.account_ids.iter().map(|id| open(id, &self.owner));
+        fill(&self.channel, self.count(), openings).await
     }
 
     /// Where the log ends now. Everything that was answered is before that, and in the views.
@@ -87,17 +79,12 @@ impl Purse {
     pub(super) async fn add_history(&self) -> Result<(), CliError> {
         let commands = self.count().saturating_mul(self.history);
         let rounds = (0..self.history).flat_map(|_| self.account_ids.iter());
-        let mut deposits = rounds.map(|id| deposit(*id)).peekable();
-        let batches = iter::from_fn(|| {
-            deposits.peek()?;
-            Some(deposits.by_ref().take(BATCH_COMMANDS).collect())
-        });
-        fill(&self.channel, commands, batches).await
+        fill(&self.channel, commands, rounds.map(deposit)).await
     }
 
     /// How many accounts there are.
     fn count(&self) -> u64 {
-        u64::try_from(self.account_ids.len()).unwrap_or(u64::MAX)
+        u64::try_from(self.account_ids.count()).unwrap_or(u64::MAX)
     }
 
     /// Checks that the accounts hold what they began with, what their history added and what was
