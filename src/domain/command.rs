@@ -84,6 +84,18 @@ impl Action {
         }
     }
 
+    /// The accounts that it names: one, or the two of a transfer.
+    pub fn accounts(&self) -> impl Iterator<Item = AccountId> {
+        let (one, other) = match self {
+            Self::OpenAccount { account_id, .. }
+            | Self::DepositMoney { account_id, .. }
+            | Self::WithdrawMoney { account_id, .. }
+            | Self::CloseAccount { account_id, .. } => (*account_id, None),
+            Self::TransferMoney { parties, .. } => (parties.from, Some(parties.to)),
+        };
+        std::iter::once(one).chain(other)
+    }
+
     /// Why the caller asks for it; empty when nobody said.
     #[must_use]
     pub fn reason(&self) -> &str {

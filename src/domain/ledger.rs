@@ -59,6 +59,13 @@ impl<T: Default> Ledger<T> {
         Some((number, self.rows.account(number, account_id)?))
     }
 
+    /// The account with a number, if it is the one with this id.
+    #[must_use]
+    pub fn numbered(&self, number: u32, account_id: AccountId) -> Option<Account> {
+        let id = self.register.id(number).filter(|id| *id == account_id)?;
+        self.rows.account(number, id)
+    }
+
     /// Gives back the account that comes next by number, and what was kept beside it; `None` when
     /// there is no further number.
     pub fn give_back(&mut self, account: &Account, beside: T) -> Option<u32> {
@@ -84,22 +91,17 @@ impl<T: Default> Ledger<T> {
         self.rows.beside_mut(number)
     }
 
-    /// Brings what a command will look up closer to the processor. Asked for many commands in
-    /// turn, the waits for memory overlap, which they cannot while one is decided after another.
-    pub fn warm(&self, command: &Command) {
-        let (one, other) = match &command.action {
-            Action::OpenAccount { account_id, .. }
-            | Action::DepositMoney { account_id, .. }
-            | Action::WithdrawMoney { account_id, .. }
-            | Action::CloseAccount { account_id, .. } => (*account_id, None),
-            Action::TransferMoney { parties, .. } => (parties.from(), Some(parties.to())),
-        };
-        for account_id in std::iter::once(one).chain(other) {
-            let number = self.register.find(account_id);
-            std::hint::black_box(
-                number.and_then(|number| self.rows.state(number)?.version().into()),
-            );
-        }
+    /// Brings what commands will look up closer to the processor: for many in turn the waits for
+    /// memory overlap, which they cannot while one is decided after another. `touch` reads what is
+    /// kept beside an account.
+    pub fn warm(&self, commands: &[Command], touch: impl Fn(&T)) {
+        let accounts = commands.iter().flat_map(|command| command.action.accounts());
+        self.register.warm(accounts, |number| self.rows.warm(number, &touch));
+    }
+
+    /// The same for [`Ledger::numbered`].
+    pub fn warm_numbers(&self, numbers: impl Iterator<Item = u32>, touch: impl Fn(&T)) {
+        self.register.warm_numbers(numbers, |number| self.rows.warm(number, &touch));
     }
 
     /// Decides a command on the current state: `decision` then holds what is to be recorded.

@@ -1,5 +1,7 @@
 //! Rows: what is kept in memory of every account.
 
+use std::hint::black_box;
+
 use hashbrown::HashMap;
 
 use super::{Account, AccountId, Compact, pending::Pending};
@@ -64,6 +66,14 @@ impl<T> Rows<T> {
     /// The same, to change it.
     pub fn beside_mut(&mut self, number: u32) -> Option<&mut T> {
         self.get_mut(number).map(|row| &mut row.beside)
+    }
+
+    /// Brings a row closer to the processor; `touch` does so for what is kept beside the account.
+    pub fn warm(&self, number: u32, touch: impl Fn(&T)) {
+        if let Some(row) = self.get(number) {
+            black_box(row.state.version());
+            touch(&row.beside);
+        }
     }
 
     /// Adds the next account, and what is kept beside it.

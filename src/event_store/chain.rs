@@ -8,6 +8,8 @@
 //! frequency tables", 1994). Going back to any earlier entry takes O(log² n) steps, and the writer
 //! needs to remember one position for each set bit of m.
 
+use std::hint::black_box;
+
 use super::entry::{AccountLink, EVENTS_MAX};
 
 /// Every so many versions of an account, one of its entries has a link that leads far back. A
@@ -61,6 +63,11 @@ impl Chain {
     #[must_use]
     pub fn marks(&self) -> &[u64] {
         &self.marks
+    }
+
+    /// Brings it closer to the processor.
+    pub fn touch(&self) {
+        black_box(self.newest);
     }
 
     /// The links of the entry that comes next.

@@ -154,9 +154,13 @@ impl State {
 
     /// Makes deciding the commands faster: see [`Ledger::warm`].
     pub(super) fn warm(&self, commands: &[Command]) {
-        for command in commands {
-            self.ledger.warm(command);
-        }
+        self.ledger.warm(commands, Chain::touch);
+    }
+
+    /// Makes replaying the entries faster.
+    pub fn warm_entries(&self, entries: &[Entry]) {
+        let accounts = entries.iter().flat_map(|entry| &entry.accounts);
+        self.ledger.warm_numbers(accounts.map(|account| account.number), Chain::touch);
     }
 
     /// Notes what time it is: nothing is recorded with an earlier time from now on.
@@ -268,9 +272,13 @@ impl State {
 
     /// The account that an entry says it found, if that is what the state has.
     fn before(&self, account: &EntryAccount) -> Result<(u32, Account), ReplayError> {
-        let (number, before) = match self.ledger.find(account.id) {
-            Some(found) => found,
-            None => (self.ledger.account_count(), Account::unopened(account.id)),
+        let (number, before) = if account.version > 0 {
+            let numbered = self.ledger.numbered(account.number, account.id);
+            (account.number, numbered.ok_or(ReplayError::Misplaced("its account"))?)
+        } else if self.ledger.find(account.id).is_none() {
+            (self.ledger.account_count(), Account::unopened(account.id))
+        } else {
+            return Err(ReplayError::Misplaced("its account"));
         };
         let found = (number, before.version(), before.balance());
         if found != (account.number, account.version, account.balance) {

@@ -54,6 +54,17 @@ impl<'a> Reader<'a> {
 
     /// A number in its fewest bytes.
     pub(crate) fn number(&mut self) -> Result<u64, Malformed> {
+        match self.rest.split_first() {
+            Some((byte, rest)) if byte & MORE == 0 => {
+                self.rest = rest;
+                Ok(u64::from(*byte))
+            }
+            Some(_) => self.longer_number(),
+            None => Err(SHORT),
+        }
+    }
+
+    fn longer_number(&mut self) -> Result<u64, Malformed> {
         let mut number: u64 = 0;
         let mut shift: u32 = 0;
         loop {

@@ -1,6 +1,6 @@
 //! The accounts view: what every account is now.
 
-use std::num::NonZeroU32;
+use std::{hint::black_box, num::NonZeroU32};
 
 use super::{SCAN_ENTRIES_MAX, frozen::Frozen, owners::Owners};
 use crate::{
@@ -173,6 +173,14 @@ impl Accounts {
         if let Some(beside) = self.rows.beside_mut(previous) {
             beside.next_of_owner = NonZeroU32::new(number);
         }
+    }
+
+    /// Makes folding what an entry says of an account faster.
+    pub(super) fn warm(&self, number: u32) {
+        self.rows.warm(number, |beside| {
+            black_box(beside.update_time_micros);
+            beside.chain.touch();
+        });
     }
 
     /// Folds what an entry says of one of its accounts: the facts of one slot, in order. What the

@@ -110,6 +110,14 @@ impl Books {
         (self.freeze_at, self.frozen) = (None, None);
     }
 
+    /// Makes folding the entries faster: brings what that looks up closer to the processor. Asked
+    /// for many entries in turn, the waits for memory overlap.
+    pub fn warm(&self, entries: &[Entry]) {
+        for account in entries.iter().flat_map(|entry| &entry.accounts) {
+            self.accounts.warm(account.number);
+        }
+    }
+
     /// Folds an entry. Entries must come in order and without gaps.
     ///
     /// # Errors

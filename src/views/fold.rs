@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     domain::Inconsistent,
-    event_store::{Codec, Entry, EventIds, Malformed, ReplayError, State},
+    event_store::{Codec, EventIds, Few, Malformed, ReplayError, State},
     log::{Block, LogId, file::Checkpoint},
 };
 
@@ -15,8 +15,7 @@ pub struct Fold {
     request_id_window: u64,
     /// There is none before the first block.
     folded: Option<(State, Books)>,
-    /// Its memory is used again from record to record.
-    entry: Entry,
+    few: Few,
 }
 
 /// Why a block cannot be folded.
@@ -37,7 +36,7 @@ impl Fold {
     /// Nothing yet. Request ids will be remembered for `request_id_window` positions.
     #[must_use]
     pub fn new(request_id_window: u64) -> Self {
-        Self { request_id_window, folded: None, entry: Entry::default() }
+        Self { request_id_window, folded: None, few: Few::default() }
     }
 
     /// What a checkpoint tells, to go on from. The request ids of before are still to be recalled.
@@ -50,7 +49,7 @@ impl Fold {
         checkpoint: &mut Checkpoint,
     ) -> Result<Self, RestoreError> {
         let folded = Some(restore(log_id, request_id_window, checkpoint)?);
-        Ok(Self { request_id_window, folded, entry: Entry::default() })
+        Ok(Self { request_id_window, folded, few: Few::default() })
     }
 
     /// Folds the block of the log that comes next.
@@ -60,13 +59,19 @@ impl Fold {
     pub fn add(&mut self, log_id: &LogId, block: &Block) -> Result<(), FoldError> {
         let window = self.request_id_window;
         let (state, books) = self.folded.get_or_insert_with(|| nothing(*log_id, window));
-        for record in block.records() {
-            let entry = &mut self.entry;
-            state.codec().decode_into(record.first_position, record.bytes, entry)?;
-            state.replay(entry)?;
-            books.apply(entry)?;
+        let (codec, mut records) = (*state.codec(), block.records());
+        loop {
+            let entries = self.few.decode(&codec, &mut records)?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            state.warm_entries(entries);
+            books.warm(entries);
+            for entry in entries {
+                state.replay(entry)?;
+                books.apply(entry)?;
+            }
         }
-        Ok(())
     }
 
     /// What the blocks of the log with this id add up to.

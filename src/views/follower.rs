@@ -13,7 +13,7 @@ use tracing::error;
 use super::Books;
 use crate::{
     domain::Inconsistent,
-    event_store::{Cursor, Entry, History, HistoryError},
+    event_store::{Cursor, Few, History, HistoryError, Malformed},
 };
 
 /// The books, shared.
@@ -35,6 +35,8 @@ pub struct ViewsFailed;
 enum FollowError {
     #[error(transparent)]
     History(#[from] HistoryError),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
     #[error(transparent)]
     Inconsistent(#[from] Inconsistent),
 }
@@ -82,14 +84,25 @@ impl Views {
     }
 
     /// Folds the block of the log that comes next.
-    fn advance(&self, history: &History, cursor: &mut Cursor) -> Result<(), FollowError> {
+    fn advance(
+        &self,
+        history: &History,
+        cursor: &mut Cursor,
+        few: &mut Few,
+    ) -> Result<(), FollowError> {
         let next = self.position.borrow().saturating_add(1);
         let block = cursor.block(next)?;
-        let mut entry = Entry::default();
+        let mut records = block.records().skip_while(|record| record.first_position < next);
         let mut books = self.books_mut();
-        for record in block.records().skip_while(|record| record.first_position < next) {
-            history.decode_into(&record, &mut entry)?;
-            books.apply(&entry)?;
+        loop {
+            let entries = few.decode(history.codec(), &mut records)?;
+            if entries.is_empty() {
+                break;
+            }
+            books.warm(entries);
+            for entry in entries {
+                books.apply(entry)?;
+            }
         }
         let position = books.position();
         drop(books);
@@ -101,10 +114,10 @@ impl Views {
 /// Keeps the views up with the log until whoever wakes it is gone. When the log cannot be read or
 /// does not add up, it says so and stops: reads are refused from then on.
 pub fn follow(history: &History, views: &Views, wake: &Receiver<()>) {
-    let mut cursor = history.cursor();
+    let (mut cursor, mut few) = (history.cursor(), Few::default());
     while wake.recv().is_ok() {
         while *views.position.borrow() < history.log().head().position {
-            if let Err(failure) = views.advance(history, &mut cursor) {
+            if let Err(failure) = views.advance(history, &mut cursor, &mut few) {
                 error!(%failure, "the views can no longer follow the log");
                 views.fail();
                 return;
