@@ -7,6 +7,7 @@
 //! ```
 //! One group is on its way to the disk at a time. While it is, the writer decides what has come
 //! in since into the next one: groups grow by themselves when the disk or the traffic wants it.
+//! A small group goes there from the writer's own thread.
 
 use std::{
     collections::VecDeque,
@@ -25,10 +26,10 @@ use tokio::{
 };
 
 use super::{
+    committer::{self, Committer, Outlets, Settled, StoreStatus},
     doorbell::Doorbell,
     stage::{Answer, Detail, Failure, Stage, Submission},
     state::State,
-    syncer::{self, Outlets, Replies, StoreStatus},
 };
 use crate::{domain::Command, log::LogWriter, ops::Clock};
 
@@ -37,6 +38,10 @@ use crate::{domain::Command, log::LogWriter, ops::Clock};
 pub const MAILBOX_COMMANDS_MAX: usize = 8 * 8_192;
 /// Places in the mailbox beside those of the commands: for the syncer's word and for stopping.
 const MAILBOX_SPARE: usize = 8;
+
+/// A group of so many commands is committed by the writer itself: deciding what comes in meanwhile
+/// takes less time than waking another thread, and being woken by it.
+const SMALL_COMMANDS_MAX: usize = 256;
 
 /// How many replies are handed out at least before others have their turn. All at once, the
 /// clients would idle until the last answer is written, and then the server until the last client
@@ -81,7 +86,7 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Wakes whoever follows the log, after each group.
     pub follower: blocking::SyncSender<()>,
-    /// Is told how far the log is durable.
+    /// Is told how far the log is durable, before the answers that rest on it.
     pub durable: watch::Sender<u64>,
 }
 
@@ -99,14 +104,14 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
         return Ok((EventStore { mailbox, doorbell: Arc::default(), permits, status }, None));
     };
     let (status_sender, status) = watch::channel(StoreStatus::Serving);
-    let (replies, outbox) = mpsc::channel(MAILBOX_COMMANDS_MAX.saturating_add(MAILBOX_SPARE));
-    tokio::spawn(deliver(outbox));
-    let has_room = Arc::new(AtomicBool::new(log.has_room()));
+    let (settled, outbox) = mpsc::channel(MAILBOX_COMMANDS_MAX.saturating_add(MAILBOX_SPARE));
+    let position = *durable.borrow();
+    tokio::spawn(deliver(outbox, durable));
+    let has_room = AtomicBool::new(log.has_room());
     let (group_sender, groups) = blocking::sync_channel(1);
     let (doorbell, stopping) = (Arc::new(Doorbell::default()), Arc::new(AtomicBool::new(false)));
-    let outlets = Arc::new(Outlets {
-        replies,
-        durable,
+    let outlets = Outlets {
+        settled,
         status: status_sender,
         has_room,
         permits: Arc::clone(&permits),
@@ -114,15 +119,16 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
         mailbox: mailbox.downgrade(),
         doorbell: Arc::clone(&doorbell),
         stopping: Arc::clone(&stopping),
-    });
-    let syncer_outlets = Arc::clone(&outlets);
+    };
+    let committer = Arc::new(Committer::new(log, position, outlets));
+    let shared = Arc::clone(&committer);
     let syncer = thread::Builder::new().name("daybook-syncer".into()).spawn(move || {
-        let _latch = LatchOnPanic(&syncer_outlets);
-        syncer::run(log, &groups, &syncer_outlets);
+        let _latch = LatchOnPanic(shared.outlets());
+        committer::run(&shared, &groups);
     })?;
     let writer = thread::Builder::new().name("daybook-writer".into()).spawn(move || {
-        let _latch = LatchOnPanic(&outlets);
-        Writer::new(state, clock, group_sender, &outlets).run(inputs);
+        let _latch = LatchOnPanic(committer.outlets());
+        Writer::new(state, clock, group_sender, &committer).run(inputs);
     })?;
     let stopper = Stopper {
         mailbox: mailbox.clone(),
@@ -145,10 +151,14 @@ impl Drop for LatchOnPanic<'_> {
     }
 }
 
-/// Hands replies to those who wait for them, on the runtime's own thread, some at a time: the
-/// first answers are on their way to their clients while the others are still being written.
-async fn deliver(mut outbox: mpsc::Receiver<Replies>) {
-    while let Some(replies) = outbox.recv().await {
+/// Tells how far the log is durable, and hands replies to those who wait for them, on the
+/// runtime's own thread, some at a time: the first answers are on their way to their clients while
+/// the others are still being written.
+async fn deliver(mut outbox: mpsc::Receiver<Settled>, durable: watch::Sender<u64>) {
+    while let Some(Settled { durable: position, replies }) = outbox.recv().await {
+        if let Some(position) = position {
+            durable.send_if_modified(|known| std::mem::replace(known, position) != position);
+        }
         let at_once = (replies.len() / REPLY_PARTS).max(REPLIES_AT_ONCE);
         for (number, (reply, result)) in (1_usize..).zip(replies) {
             let _caller_may_have_left = reply.send(result);
@@ -271,7 +281,9 @@ struct Writer<'a> {
     stage: Stage,
     backlog: VecDeque<Submission>,
     groups: blocking::SyncSender<Stage>,
+    committer: &'a Committer,
     outlets: &'a Outlets,
+    /// Whether the syncer has a group.
     syncing: bool,
     latched: bool,
     stopping: bool,
@@ -282,7 +294,7 @@ impl<'a> Writer<'a> {
         state: State,
         clock: Arc<dyn Clock>,
         groups: blocking::SyncSender<Stage>,
-        outlets: &'a Outlets,
+        committer: &'a Committer,
     ) -> Self {
         Self {
             stage: Stage::new(state.next_position()),
@@ -290,7 +302,8 @@ impl<'a> Writer<'a> {
             clock,
             backlog: VecDeque::new(),
             groups,
-            outlets,
+            committer,
+            outlets: committer.outlets(),
             syncing: false,
             latched: false,
             stopping: false,
@@ -355,7 +368,18 @@ impl<'a> Writer<'a> {
         if self.syncing || self.stage.is_empty() {
             return;
         }
-        let stage = self.take_stage();
+        let mut stage = self.take_stage();
+        if !self.backlog.is_empty() || stage.command_count() > SMALL_COMMANDS_MAX {
+            return self.hand_over(stage);
+        }
+        match self.committer.try_commit(&mut stage) {
+            Some(latched) => self.latched = latched,
+            None => self.hand_over(stage),
+        }
+    }
+
+    /// Gives the group to the syncer.
+    fn hand_over(&mut self, stage: Stage) {
         match self.groups.send(stage) {
             Ok(()) => self.syncing = true,
             Err(blocking::SendError(stage)) => {

@@ -108,6 +108,11 @@ impl Stage {
         self.pending.is_empty()
     }
 
+    /// How many commands wait for it.
+    pub(super) fn command_count(&self) -> usize {
+        self.pending.iter().map(|pending| pending.commands.len()).sum()
+    }
+
     /// Whether further commands should wait for the next group.
     pub(super) fn is_full(&self) -> bool {
         self.group.byte_count() >= GROUP_BYTES_TARGET

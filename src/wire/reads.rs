@@ -20,16 +20,13 @@ pub struct Reads {
     pub(super) views: Arc<Views>,
     pub(super) history: History,
     pub(super) durable: watch::Receiver<u64>,
-    /// The same, a moment later: for those who wait for it, and may be many.
-    pub(super) announced: watch::Receiver<u64>,
     pub(super) tokens: PageTokens,
     store: EventStore,
 }
 
 impl Reads {
     /// Reads from views and log; `durable` tells how far the log is durable. `store` is asked only
-    /// whether the recent past can still change. To be called in the runtime that calls are
-    /// answered in.
+    /// whether the recent past can still change.
     #[must_use]
     pub fn new(
         views: Arc<Views>,
@@ -38,9 +35,7 @@ impl Reads {
         store: EventStore,
     ) -> Self {
         let tokens = PageTokens::new(history.log().log_id());
-        let (announce, announced) = watch::channel(*durable.borrow());
-        tokio::spawn(announce_all(durable.clone(), announce));
-        Self { views, history, durable, announced, tokens, store }
+        Self { views, history, durable, tokens, store }
     }
 
     /// Waits until nothing can be recorded with a time up to `time_micros` any more, which must
@@ -85,14 +80,6 @@ impl Reads {
         read: impl FnOnce(&mut Cursor) -> Result<T, HistoryError> + Send + 'static,
     ) -> Result<T, Status> {
         self.in_log(read).await?.map_err(|failure| status::unreadable(&failure))
-    }
-}
-
-/// Tells many how far the log is durable, so that who makes it durable has to tell only one.
-async fn announce_all(mut durable: watch::Receiver<u64>, announce: watch::Sender<u64>) {
-    while durable.changed().await.is_ok() {
-        let position = *durable.borrow_and_update();
-        announce.send_replace(position);
     }
 }
 

@@ -81,7 +81,7 @@ struct Tail {
     reads: Reads,
     filter: Filter,
     /// How far the log is durable. Of the tail's own, to know what it has seen of it.
-    announced: watch::Receiver<u64>,
+    durable: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
     /// The block that is being told, and those after it that were read along with it.
     blocks: VecDeque<Arc<Block>>,
@@ -110,7 +110,7 @@ pub(super) fn tail(
     let tail = Tail {
         reads: reads.clone(),
         filter: question.filter,
-        announced: reads.announced.clone(),
+        durable: reads.durable.clone(),
         stopping,
         blocks: VecDeque::new(),
         position,
@@ -132,7 +132,7 @@ impl Tail {
             if *self.stopping.borrow() {
                 return Err(status::stopping());
             }
-            let head = *self.announced.borrow_and_update();
+            let head = *self.durable.borrow_and_update();
             while self.position < head && events.len() < MESSAGE_EVENTS {
                 self.read_block(&mut events).await?;
                 if events.is_empty() && self.is_time() {
@@ -160,7 +160,7 @@ impl Tail {
         let rest = PROGRESS_INTERVAL.saturating_sub(self.told_at.elapsed());
         tokio::select! {
             // Of a damaged log nobody writes any more, and nothing will come.
-            Ok(()) = self.announced.changed() => {}
+            Ok(()) = self.durable.changed() => {}
             _ = self.stopping.wait_for(|stopping| *stopping) => {}
             () = sleep(rest), if untold => {}
         }

@@ -142,6 +142,40 @@ async fn commands_that_come_during_a_sync_share_the_next_one() {
 }
 
 #[tokio::test]
+async fn a_large_group_is_synced_while_the_next_one_is_decided() {
+    let bench = bench();
+    let opened = bench.submit((0..1_000).map(|number| open(number, 0)).collect());
+    bench.appended(1).await;
+    // The writer is free to decide these, and finds that they do not fit into one group.
+    let filling = bench.submit(vec![deposit(0, 1); 30_000]);
+    let last = bench.submit(vec![deposit(0, 1)]);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!opened.is_finished() && !filling.is_finished());
+    for _ in 0..20 {
+        bench.say.send(Ok(())).unwrap();
+    }
+    assert_eq!(opened.await.unwrap().unwrap().position, 1_000);
+    assert_eq!(filling.await.unwrap().unwrap().position, 31_000);
+    assert_eq!(last.await.unwrap().unwrap().position, 31_001);
+    assert_eq!(*bench.appended.lock().unwrap(), [1_000, 30_000, 1]);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_failed_sync_of_a_large_group_latches() {
+    let bench = bench();
+    let failing = bench.submit((0..1_000).map(|number| open(number, 0)).collect());
+    bench.appended(1).await;
+    let waiting = bench.submit(vec![deposit(1, 1)]);
+    bench.say.send(Err(AppendError::Failed(io::Error::other("EIO")))).unwrap();
+    assert_eq!(failing.await.unwrap().unwrap_err(), Failure::Latched);
+    assert_eq!(waiting.await.unwrap().unwrap_err(), Failure::Latched);
+    assert_eq!(*bench.store.status().borrow(), StoreStatus::Latched);
+    assert_eq!(bench.appended.lock().unwrap().len(), 1, "the log was written to again");
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn a_failed_sync_latches_and_nothing_after_it_is_acknowledged() {
     let bench = bench();
     let failing = bench.submit(vec![open(1, 10)]);
