@@ -25,8 +25,10 @@ use ledger::Ledger;
 
 /// How large a message may be, in and out, in bytes: the default of most gRPC clients.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How many calls one connection may have open at once.
-pub const CONNECTION_STREAMS_MAX: u32 = 1_024;
+/// How many calls one connection may have open at once. What a client begins beyond that waits at
+/// the client and costs the server nothing, while turning a call away costs it half as much as
+/// carrying it out; but one connection can still fill a group.
+pub const CONNECTION_STREAMS_MAX: u32 = 256;
 /// How large the header of a call may be, in bytes.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// How many streams of a connection we reset for errors of the peer before we close it (the

@@ -36,6 +36,7 @@ class Server:
 
     def __init__(self, command, binary, seconds):
         self.binary, self.seconds = binary, seconds
+        self.bench_processors = os.sched_getaffinity(0)
         begun = time.monotonic()
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         late = threading.Timer(START_SECONDS, self.process.kill)
@@ -60,6 +61,15 @@ class Server:
     def pid(self):
         return self.process.pid
 
+    def set_apart(self):
+        """Gives the server a processor of its own, and its clients the others."""
+        first, *others = sorted(os.sched_getaffinity(0))
+        if not others:
+            raise Failed("there is only one processor")
+        for task in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {first})
+        self.bench_processors = set(others)
+
     def bench_watched(self, *options):
         """As bench, which then tells the memory as well."""
         return self.bench("--server-pid", str(self.pid), *options)
@@ -69,7 +79,13 @@ class Server:
         command = [self.binary, "bench", "--address", f"http://{self.address}", "--json"]
         command += ["--seconds", str(self.seconds), *options]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=BENCH_SECONDS)
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=BENCH_SECONDS,
+                preexec_fn=lambda: os.sched_setaffinity(0, self.bench_processors),
+            )
         except subprocess.TimeoutExpired as late:
             raise Failed(f"bench {' '.join(options)} does not end") from late
         if done.returncode:

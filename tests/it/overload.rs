@@ -2,23 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use daybook::{proto::GetAccountRequest, wire::CALLS_MAX};
+use daybook::{proto::GetAccountRequest, server::CONNECTION_STREAMS_MAX, wire::CALLS_MAX};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use crate::service::{Client, Service, assert_refused, deposit, get};
 
-/// Calls on one connection: the server allows no more.
-const CONNECTION_CALLS: usize = 1_024;
 /// How long a call waits for a position that does not come.
 const WAIT: Duration = Duration::from_secs(8);
 
 /// Fills the server with calls that wait, and waits until the next one is turned away.
 async fn fill(service: &Service, account_id: &str) -> Vec<tokio::task::JoinHandle<()>> {
     let mut waiting = Vec::new();
-    for _ in 0..CALLS_MAX / CONNECTION_CALLS {
+    let connection_calls = usize::try_from(CONNECTION_STREAMS_MAX).unwrap();
+    for _ in 0..CALLS_MAX / connection_calls {
         let client = service.another().await;
-        for _ in 0..CONNECTION_CALLS {
+        for _ in 0..connection_calls {
             let request = GetAccountRequest { min_position: Some(1_000_000), ..get(account_id) };
             let client = client.clone();
             waiting.push(tokio::spawn(async move {
