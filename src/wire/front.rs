@@ -31,9 +31,9 @@ use crate::{
 
 /// How many calls of each of the two services may be under way at once, streams not counted: reads
 /// that wait for a position are not to be in the way of commands. At the speed
-/// of single commands on two cores, the last of them waits about a twentieth of a second: more
-/// would only wait longer.
-pub const CALLS_MAX: usize = 2_048;
+/// of single commands on two cores, the last of them waits about a tenth of a second: more would
+/// only wait longer. Sixteen connections fill it; who has fewer is held back by HTTP/2 alone.
+pub const CALLS_MAX: usize = 4_096;
 
 const COMMAND_SERVICE: &str = "/daybook.v1.CommandService/";
 const QUERY_SERVICE: &str = "/daybook.v1.QueryService/";

@@ -285,11 +285,21 @@ ROWS = [
     Row("size", "What accounts and commands take", size),
     Row(
         "overload",
-        "Twice as many deposits as there can be, clients and server on processors of their own",
+        "Twice as many deposits as there can be, on 16 connections",
         overload(
             1,
             ["--in-flight", "256", "--connections", "16"],
             ["--in-flight", "16384", "--connections", "16"],
+            True,
+        ),
+    ),
+    Row(
+        "overload-64",
+        "Twice as many deposits as there can be, on 64 connections",
+        overload(
+            1,
+            ["--in-flight", "256", "--connections", "16"],
+            ["--in-flight", "16384", "--connections", "64"],
             True,
         ),
     ),
