@@ -10,7 +10,6 @@
 //! A small group goes there from the writer's own thread.
 
 use std::{
-    collections::VecDeque,
     io,
     sync::{
         Arc,
@@ -30,6 +29,7 @@ use super::{
     doorbell::Doorbell,
     stage::{Answer, Detail, Failure, Stage, Submission},
     state::State,
+    writer::{Input, SMALL_COMMANDS_MAX, Writer},
 };
 use crate::{domain::Command, log::LogWriter, ops::Clock};
 
@@ -39,24 +39,12 @@ pub const MAILBOX_COMMANDS_MAX: usize = 8 * 8_192;
 /// Places in the mailbox beside those of the commands: for the syncer's word and for stopping.
 const MAILBOX_SPARE: usize = 8;
 
-/// A group of so many commands is committed by the writer itself: deciding what comes in meanwhile
-/// takes less time than waking another thread, and being woken by it.
-const SMALL_COMMANDS_MAX: usize = 256;
-
 /// How many replies are handed out at least before others have their turn. All at once, the
 /// clients would idle until the last answer is written, and then the server until the last client
 /// has called again.
 const REPLIES_AT_ONCE: usize = 16;
 /// In how many parts the replies of a large group are handed out: each costs a write to a client.
 const REPLY_PARTS: usize = 4;
-
-/// What the writer receives.
-#[derive(Debug)]
-pub(super) enum Input {
-    Commands(Submission),
-    Synced { latched: bool },
-    Stop,
-}
 
 /// The handle of the event store. Cheap to clone.
 #[derive(Clone)]
@@ -127,8 +115,10 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
         committer::run(&shared, &groups);
     })?;
     let writer = thread::Builder::new().name("daybook-writer".into()).spawn(move || {
-        let _latch = LatchOnPanic(committer.outlets());
-        Writer::new(state, clock, group_sender, &committer).run(inputs);
+        let outlets = committer.outlets();
+        let _latch = LatchOnPanic(outlets);
+        let writer = Writer::new(state, clock, Arc::clone(&committer), SMALL_COMMANDS_MAX);
+        write(writer, outlets, inputs, &group_sender);
     })?;
     let stopper = Stopper {
         mailbox: mailbox.clone(),
@@ -274,140 +264,38 @@ impl Stopper {
     }
 }
 
-/// The one who decides.
-struct Writer<'a> {
-    state: State,
-    clock: Arc<dyn Clock>,
-    stage: Stage,
-    backlog: VecDeque<Submission>,
-    groups: blocking::SyncSender<Stage>,
-    committer: &'a Committer,
-    outlets: &'a Outlets,
-    /// Whether the syncer has a group.
-    syncing: bool,
-    latched: bool,
-    stopping: bool,
+/// The writer's thread: until it is told to stop and everything before that is answered.
+fn write(
+    mut writer: Writer,
+    outlets: &Outlets,
+    mut inputs: mpsc::Receiver<Input>,
+    groups: &blocking::SyncSender<Stage>,
+) {
+    while !writer.is_done() {
+        if writer.is_waiting()
+            && let Some(input) = wait(&mut inputs, &outlets.doorbell, writer.is_syncing())
+        {
+            writer.take(input);
+        }
+        while let Ok(input) = inputs.try_recv() {
+            writer.take(input);
+        }
+        if let Some(stage) = writer.step()
+            && let Err(blocking::SendError(stage)) = groups.send(stage)
+        {
+            outlets.answer(stage.pending, Err(Failure::Latched));
+            writer.take(Input::Synced { latched: true });
+        }
+    }
+    inputs.close();
+    while let Ok(input) = inputs.try_recv() {
+        writer.take(input);
+    }
+    writer.refuse_all(Failure::Stopping);
 }
 
-impl<'a> Writer<'a> {
-    fn new(
-        state: State,
-        clock: Arc<dyn Clock>,
-        groups: blocking::SyncSender<Stage>,
-        committer: &'a Committer,
-    ) -> Self {
-        Self {
-            stage: Stage::new(state.next_position()),
-            state,
-            clock,
-            backlog: VecDeque::new(),
-            groups,
-            committer,
-            outlets: committer.outlets(),
-            syncing: false,
-            latched: false,
-            stopping: false,
-        }
-    }
-
-    /// Decides until it is told to stop and everything before that is answered.
-    fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
-        while !(self.stopping && self.backlog.is_empty() && self.stage.is_empty() && !self.syncing)
-        {
-            let nothing_to_do = self.backlog.is_empty() || self.stage.is_full();
-            if nothing_to_do && let Some(input) = self.wait(&mut inputs) {
-                self.take(input);
-            }
-            while let Ok(input) = inputs.try_recv() {
-                self.take(input);
-            }
-            if self.latched {
-                self.refuse_all(Failure::Latched);
-            } else if !self.outlets.has_room.load(Ordering::Acquire) {
-                self.refuse_backlog(Failure::NoRoom);
-            }
-            self.decide();
-            self.send_stage();
-        }
-        inputs.close();
-        while let Ok(input) = inputs.try_recv() {
-            self.take(input);
-        }
-        self.refuse_all(Failure::Stopping);
-    }
-
-    /// What comes in next, if something does before the bell rings.
-    fn wait(&self, inputs: &mut mpsc::Receiver<Input>) -> Option<Input> {
-        let here = inputs.try_recv().ok();
-        here.or_else(|| self.outlets.doorbell.sleep(self.syncing, || inputs.try_recv().ok()))
-    }
-
-    fn take(&mut self, input: Input) {
-        match input {
-            Input::Commands(submission) => self.backlog.push_back(submission),
-            Input::Synced { latched } => {
-                self.syncing = false;
-                self.latched |= latched;
-            }
-            Input::Stop => self.stopping = true,
-        }
-    }
-
-    /// Decides what waits, as far as the group takes it.
-    fn decide(&mut self) {
-        let now_micros = self.clock.now_micros();
-        while !self.stage.is_full()
-            && let Some(submission) = self.backlog.pop_front()
-        {
-            self.stage.decide(&mut self.state, submission, now_micros);
-        }
-    }
-
-    /// Sends the group to the disk, if somebody waits for it and none is on its way.
-    fn send_stage(&mut self) {
-        if self.syncing || self.stage.is_empty() {
-            return;
-        }
-        let mut stage = self.take_stage();
-        if !self.backlog.is_empty() || stage.command_count() > SMALL_COMMANDS_MAX {
-            return self.hand_over(stage);
-        }
-        match self.committer.try_commit(&mut stage) {
-            Some(latched) => self.latched = latched,
-            None => self.hand_over(stage),
-        }
-    }
-
-    /// Gives the group to the syncer.
-    fn hand_over(&mut self, stage: Stage) {
-        match self.groups.send(stage) {
-            Ok(()) => self.syncing = true,
-            Err(blocking::SendError(stage)) => {
-                self.latched = true;
-                self.outlets.answer(stage.pending, Err(Failure::Latched));
-            }
-        }
-    }
-
-    /// What was decided so far; what is decided from now on goes into the next group.
-    fn take_stage(&mut self) -> Stage {
-        let next = Stage::new(self.state.next_position());
-        std::mem::replace(&mut self.stage, next)
-    }
-
-    fn refuse_all(&mut self, failure: Failure) {
-        let stage = self.take_stage();
-        if !stage.pending.is_empty() {
-            self.outlets.answer(stage.pending, Err(failure));
-        }
-        self.refuse_backlog(failure);
-    }
-
-    fn refuse_backlog(&mut self, failure: Failure) {
-        if self.backlog.is_empty() {
-            return;
-        }
-        let refused = self.backlog.drain(..).map(Submission::refused);
-        self.outlets.answer(refused.collect(), Err(failure));
-    }
+/// What comes in next, if something does before the bell rings.
+fn wait(inputs: &mut mpsc::Receiver<Input>, bell: &Doorbell, is_syncing: bool) -> Option<Input> {
+    let here = inputs.try_recv().ok();
+    here.or_else(|| bell.sleep(is_syncing, || inputs.try_recv().ok()))
 }

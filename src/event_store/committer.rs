@@ -15,9 +15,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{error, warn};
 
 use super::{
-    actor::Input,
     doorbell::Doorbell,
     stage::{Answer, Failure, Pending, Stage},
+    writer::Input,
 };
 use crate::log::{AppendError, LogWriter};
 
@@ -44,32 +44,32 @@ pub enum StoreStatus {
 
 /// What became of a group, on its way into the runtime. All of it travels together, so that the
 /// runtime is woken once.
-pub(super) struct Settled {
+pub(crate) struct Settled {
     /// How far the log is durable now; unknown when the group could not be committed.
-    pub(super) durable: Option<u64>,
-    pub(super) replies: Vec<Reply>,
+    pub(crate) durable: Option<u64>,
+    pub(crate) replies: Vec<Reply>,
 }
 
 /// An answer, and where it is to go.
-pub(super) type Reply = (oneshot::Sender<Result<Answer, Failure>>, Result<Answer, Failure>);
+pub(crate) type Reply = (oneshot::Sender<Result<Answer, Failure>>, Result<Answer, Failure>);
 
 /// What the syncer tells, and whom.
-pub(super) struct Outlets {
-    pub(super) settled: mpsc::Sender<Settled>,
-    pub(super) status: watch::Sender<StoreStatus>,
-    pub(super) has_room: AtomicBool,
-    pub(super) permits: Arc<Semaphore>,
+pub(crate) struct Outlets {
+    pub(crate) settled: mpsc::Sender<Settled>,
+    pub(crate) status: watch::Sender<StoreStatus>,
+    pub(crate) has_room: AtomicBool,
+    pub(crate) permits: Arc<Semaphore>,
     /// Wakes the follower of the log; full means that it is awake already.
-    pub(super) follower: SyncSender<()>,
-    pub(super) mailbox: mpsc::WeakSender<Input>,
-    pub(super) doorbell: Arc<Doorbell>,
+    pub(crate) follower: SyncSender<()>,
+    pub(crate) mailbox: mpsc::WeakSender<Input>,
+    pub(crate) doorbell: Arc<Doorbell>,
     /// Set when the store is to stop: then nobody waits for room any more.
-    pub(super) stopping: Arc<AtomicBool>,
+    pub(crate) stopping: Arc<AtomicBool>,
 }
 
 /// Makes groups durable and shows them, on the thread that asks: the syncer's, and for a small
 /// group the writer's own.
-pub(super) struct Committer {
+pub(crate) struct Committer {
     log: Mutex<Box<dyn LogWriter>>,
     outlets: Outlets,
     /// How far the log is durable.
@@ -80,18 +80,18 @@ pub(super) struct Committer {
 
 impl Committer {
     /// For a log that is durable up to `position`.
-    pub(super) fn new(log: Box<dyn LogWriter>, position: u64, outlets: Outlets) -> Self {
+    pub(crate) fn new(log: Box<dyn LogWriter>, position: u64, outlets: Outlets) -> Self {
         let (position, active) = (AtomicU64::new(position), AtomicBool::new(false));
         Self { log: Mutex::new(log), outlets, position, active }
     }
 
-    pub(super) fn outlets(&self) -> &Outlets {
+    pub(crate) fn outlets(&self) -> &Outlets {
         &self.outlets
     }
 
     /// Commits a group when there is room for it, and waits till then. Says whether the log is
     /// latched: no later group may follow, since the state that it was decided on is not there.
-    pub(super) fn commit(&self, stage: &mut Stage) -> bool {
+    pub(crate) fn commit(&self, stage: &mut Stage) -> bool {
         loop {
             if let Some(latched) = self.try_commit(stage) {
                 return latched;
@@ -106,7 +106,7 @@ impl Committer {
 
     /// The same without waiting for room: `None` when there is none, and then the group is as it
     /// was.
-    pub(super) fn try_commit(&self, stage: &mut Stage) -> Option<bool> {
+    pub(crate) fn try_commit(&self, stage: &mut Stage) -> Option<bool> {
         match self.append(stage) {
             Ok(position) => Some(self.finish(stage, Ok(position))),
             Err(AppendError::Full) => None,
@@ -137,7 +137,7 @@ impl Committer {
 
     /// Notes that the newest group is durable, if there was no other one since the last call. Says
     /// whether the log is latched.
-    fn witness_if_idle(&self) -> bool {
+    pub(crate) fn witness_if_idle(&self) -> bool {
         if self.active.swap(false, Ordering::AcqRel) {
             return false;
         }
@@ -147,7 +147,7 @@ impl Committer {
     }
 
     /// Closes the log.
-    fn close(&self) {
+    pub(crate) fn close(&self) {
         let result = self.log().and_then(|mut log| log.close());
         if self.latches(result) {
             return;
@@ -190,7 +190,7 @@ impl Committer {
 }
 
 /// Commits groups until the writer is gone, then closes the log.
-pub(super) fn run(committer: &Committer, groups: &Receiver<Stage>) {
+pub(crate) fn run(committer: &Committer, groups: &Receiver<Stage>) {
     loop {
         match groups.recv_timeout(IDLE) {
             Ok(mut stage) => {
@@ -210,7 +210,7 @@ pub(super) fn run(committer: &Committer, groups: &Receiver<Stage>) {
 
 impl Outlets {
     /// Lets the answers of a group out, and its places in the mailbox go.
-    pub(super) fn answer(&self, pending: Vec<Pending>, result: Result<u64, Failure>) {
+    pub(crate) fn answer(&self, pending: Vec<Pending>, result: Result<u64, Failure>) {
         let freed = pending.iter().map(|pending| pending.commands.len()).sum();
         let replies = pending.into_iter().map(|Pending { commands, outcomes, reply }| {
             (reply, result.map(|position| Answer { position, commands, outcomes }))

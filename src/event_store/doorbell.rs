@@ -25,14 +25,14 @@ enum Sleep {
 
 /// A bell at the writer's door.
 #[derive(Debug, Default)]
-pub(super) struct Doorbell {
+pub(crate) struct Doorbell {
     sleep: Mutex<Sleep>,
     rung: Condvar,
 }
 
 impl Doorbell {
     /// Says that so many commands are in the mailbox now.
-    pub(super) fn ring_for(&self, commands: usize) {
+    pub(crate) fn ring_for(&self, commands: usize) {
         let sleep = self.lock();
         match *sleep {
             Sleep::Idle => self.wake(sleep),
@@ -42,7 +42,7 @@ impl Doorbell {
     }
 
     /// Says that something has come that must not wait.
-    pub(super) fn ring(&self) {
+    pub(crate) fn ring(&self) {
         self.wake(self.lock());
     }
 
@@ -56,7 +56,7 @@ impl Doorbell {
 
     /// Sleeps until it rings, unless `look` finds something. The bell is armed before that: who
     /// comes too late to be found rings, and who rings too early is found.
-    pub(super) fn sleep<T>(&self, is_syncing: bool, look: impl FnOnce() -> Option<T>) -> Option<T> {
+    pub(crate) fn sleep<T>(&self, is_syncing: bool, look: impl FnOnce() -> Option<T>) -> Option<T> {
         *self.lock() = if is_syncing { Sleep::Syncing } else { Sleep::Idle };
         let found = look();
         let mut sleep = self.lock();

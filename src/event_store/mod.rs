@@ -20,6 +20,7 @@ mod stage;
 mod state;
 mod varint;
 mod window;
+mod writer;
 
 #[cfg(test)]
 mod tests;

@@ -74,53 +74,53 @@ pub enum Failure {
 
 /// Commands that came in together, and where their answer is to go.
 #[derive(Debug)]
-pub(super) struct Submission {
-    pub(super) commands: Vec<Command>,
-    pub(super) detail: Detail,
-    pub(super) reply: oneshot::Sender<Result<Answer, Failure>>,
+pub(crate) struct Submission {
+    pub(crate) commands: Vec<Command>,
+    pub(crate) detail: Detail,
+    pub(crate) reply: oneshot::Sender<Result<Answer, Failure>>,
 }
 
 /// An answer that waits for durability, and the mailbox places that its commands hold till then.
 #[derive(Debug)]
-pub(super) struct Pending {
-    pub(super) commands: Vec<Command>,
-    pub(super) outcomes: Vec<(usize, Outcome)>,
-    pub(super) reply: oneshot::Sender<Result<Answer, Failure>>,
+pub(crate) struct Pending {
+    pub(crate) commands: Vec<Command>,
+    pub(crate) outcomes: Vec<(usize, Outcome)>,
+    pub(crate) reply: oneshot::Sender<Result<Answer, Failure>>,
 }
 
 /// A group that is being filled, and the answers that depend on it.
 #[derive(Debug)]
-pub(super) struct Stage {
-    pub(super) group: Group,
-    pub(super) pending: Vec<Pending>,
+pub(crate) struct Stage {
+    pub(crate) group: Group,
+    pub(crate) pending: Vec<Pending>,
     /// The memory of the last entry that nobody wanted to keep.
     entry: Entry,
 }
 
 impl Stage {
     /// Nothing yet, after everything before `next_position`.
-    pub(super) fn new(next_position: u64) -> Self {
+    pub(crate) fn new(next_position: u64) -> Self {
         Self { group: Group::new(next_position), pending: Vec::new(), entry: Entry::default() }
     }
 
     /// Whether nobody waits for it.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.pending.is_empty()
     }
 
     /// How many commands wait for it.
-    pub(super) fn command_count(&self) -> usize {
+    pub(crate) fn command_count(&self) -> usize {
         self.pending.iter().map(|pending| pending.commands.len()).sum()
     }
 
     /// Whether further commands should wait for the next group.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.group.byte_count() >= GROUP_BYTES_TARGET
     }
 
     /// Decides all commands of a submission, in order, into this group. Refusals wait for the
     /// group as well, because they may rest on what it records.
-    pub(super) fn decide(&mut self, state: &mut State, submission: Submission, now_micros: i64) {
+    pub(crate) fn decide(&mut self, state: &mut State, submission: Submission, now_micros: i64) {
         let Submission { commands, detail, reply } = submission;
         state.observe_time(now_micros);
         let mut outcomes = Vec::new();
@@ -160,7 +160,7 @@ impl Stage {
 
 impl Submission {
     /// What waits for an answer when nothing of it is carried out.
-    pub(super) fn refused(self) -> Pending {
+    pub(crate) fn refused(self) -> Pending {
         Pending { commands: self.commands, outcomes: Vec::new(), reply: self.reply }
     }
 }

@@ -6,6 +6,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -48,12 +49,18 @@ impl Checkpointer {
         while stop.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
             if self.is_due() {
                 let stopping = Arc::clone(&self.stopping);
-                self.save(&|| !stopping.load(Ordering::Acquire));
+                self.save(&mut |pause| {
+                    thread::sleep(pause);
+                    !stopping.load(Ordering::Acquire)
+                });
             }
         }
         if self.events_since() >= self.events.min(FINAL_EVENTS) {
             let begin = Instant::now();
-            self.save(&|| begin.elapsed() < FINAL_TIME_MAX);
+            self.save(&mut |pause| {
+                thread::sleep(pause);
+                begin.elapsed() < FINAL_TIME_MAX
+            });
         }
     }
 
@@ -66,7 +73,7 @@ impl Checkpointer {
         self.events_since() >= self.events.max(accounts.saturating_mul(EVENTS_PER_ACCOUNT))
     }
 
-    fn save(&mut self, goes_on: &dyn Fn() -> bool) {
+    fn save(&mut self, goes_on: &mut dyn FnMut(Duration) -> bool) {
         let begin = Instant::now();
         match save(&self.views, &self.checkpoints, goes_on) {
             Ok(position) => {

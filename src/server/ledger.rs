@@ -11,19 +11,22 @@ use std::{
 };
 
 use tokio::sync::watch;
-use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::{ServeError, checkpointer::Checkpointer};
+use super::{
+    ServeError,
+    checkpointer::Checkpointer,
+    recovery::{self, Recovered},
+};
 use crate::{
-    event_store::{self, EventStore, History, HistoryError, Parts, State, Stopper},
+    event_store::{self, EventStore, History, Parts, State, Stopper},
     log::{
         LogReader, LogWriter,
-        file::{self, Checkpoint, Checkpoints, Directory, Resume, SpareMaker, StdDisk},
+        file::{self, Checkpoints, Directory, SpareMaker, StdDisk},
         memory,
     },
     ops::{Clock, config::Config},
-    views::{Books, Fold, RestoreError, Views, follow},
+    views::{Books, Fold, Views, follow},
     wire::Reads,
 };
 
@@ -76,61 +79,15 @@ impl Ledger {
         let options = file::Options::new(new_log_id, clock.now_micros());
         let take = || {
             let disk = StdDisk::open(&config.data_dir).map_err(ServeError::Directory)?;
-            Ok::<_, ServeError>(Directory::take(Arc::new(disk), &options)?)
+            Ok(Directory::take(Arc::new(disk), &options)?)
         };
-        let directory = take()?;
-        let Some((fold, resume)) = checkpoint(&directory, config.request_id_window) else {
-            let fold = Fold::new(config.request_id_window);
-            return Self::open(config, directory, fold, None, clock);
-        };
-        let position = resume.position();
-        let mut ledger = Self::open(config, directory, fold, Some(resume), Arc::clone(&clock))?;
-        if let Err(failure) = ledger.recall(position) {
-            warn!(%failure, "the log before the checkpoint cannot be read: reading all of it");
-            drop(ledger);
-            let fold = Fold::new(config.request_id_window);
-            return Self::open(config, take()?, fold, None, clock);
-        }
-        Ok(ledger)
-    }
-
-    /// Opens the log, and folds all of it, or what comes after a checkpoint.
-    fn open(
-        config: &Config,
-        directory: Directory,
-        mut fold: Fold,
-        from: Option<Resume>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, ServeError> {
-        let checkpoint = from.as_ref().map_or(0, Resume::position);
-        let opened = directory.open(from, &mut |log_id, block| {
-            fold.add(log_id, block).map_err(|wrong| wrong.to_string())
-        })?;
-        if let Some(torn) = &opened.torn {
-            warn!(file = torn.file, bytes = torn.bytes, "an unfinished group was cut");
-        }
-        if let Some(damage) = &opened.damage {
-            error!(%damage, "the log is damaged; it can be read up to there, and not written");
-        }
-        let (state, books) = fold.finish(opened.reader.log_id());
-        let file::Opened { reader, mut writer, mut preparer, checkpoints, torn: _, damage: _ } =
-            opened;
-        if let (Some(writer), Some(preparer)) = (&mut writer, &mut preparer)
-            && !writer.has_room()
-            && let Err(error) = preparer.prepare()
-        {
-            // Nobody is told that there is no room only because nobody has made any yet.
-            warn!(%error, "cannot prepare the next segment of the log");
-        }
+        let Recovered { state, books, opened, checkpoint } =
+            recovery::recover(&take, config.request_id_window)?;
+        let file::Opened { reader, writer, preparer, checkpoints, torn: _, damage: _ } = opened;
         let checkpoint_events = config.checkpoint_events;
         let files =
             preparer.map(|preparer| Files { preparer, checkpoints, checkpoint_events, checkpoint });
         Ok(Self { state, books, reader, writer, files, clock })
-    }
-
-    /// Reads the request ids again that were recorded up to a checkpoint.
-    fn recall(&mut self, checkpoint: u64) -> Result<(), HistoryError> {
-        self.state.recall(&History::new(Arc::clone(&self.reader)), checkpoint)
     }
 
     /// Starts its threads.
@@ -164,27 +121,6 @@ impl Ledger {
             checkpointer = Some(RunningCheckpointer { stopping, stop, thread });
         }
         Ok(Running { store, reads: Arc::new(reads), position, stopper, threads, checkpointer })
-    }
-}
-
-/// What the checkpoint of a directory adds up to, and where it goes on; `None` when there is none
-/// or it is of no use.
-fn checkpoint(directory: &Directory, request_id_window: u64) -> Option<(Fold, Resume)> {
-    let restore = |mut checkpoint: Checkpoint| {
-        let fold = Fold::resume(directory.log_id(), request_id_window, &mut checkpoint)?;
-        Ok((fold, checkpoint.resume()))
-    };
-    match directory.checkpoint().map_err(Into::into).and_then(|it| it.map(restore).transpose()) {
-        Ok(Some((fold, resume))) => {
-            info!(position = resume.position(), "going on from the checkpoint");
-            Some((fold, resume))
-        }
-        Ok(None) => None,
-        Err(fault) => {
-            let fault: RestoreError = fault;
-            warn!(%fault, "reading the whole log instead of the checkpoint");
-            None
-        }
     }
 }
 

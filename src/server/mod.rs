@@ -20,6 +20,7 @@ use crate::{
 mod checkpointer;
 mod health;
 mod ledger;
+pub(crate) mod recovery;
 
 use ledger::Ledger;
 

@@ -3,7 +3,7 @@
 //! Everything is in the books: also what the writer decides on follows from them, but for the
 //! request ids, which are read from the log again.
 
-use std::{io, thread, time::Duration};
+use std::{io, time::Duration};
 
 use super::{
     Books, Views,
@@ -59,14 +59,15 @@ pub enum SaveError {
 }
 
 /// Writes a checkpoint of the books as they are where the log ends now, while they go on. Gives
-/// its position; 0 when the log is empty. `goes_on` says whether to: it is asked now and then.
+/// its position; 0 when the log is empty. `goes_on` says whether to: it is asked now and then, and
+/// is to wait about as long as it is told first.
 ///
 /// # Errors
 /// [`SaveError`]; the checkpoint before is then still the one that counts.
 pub fn save(
     views: &Views,
     checkpoints: &Checkpoints,
-    goes_on: &dyn Fn() -> bool,
+    goes_on: &mut dyn FnMut(Duration) -> bool,
 ) -> Result<u64, SaveError> {
     let Some(mark) = freeze(views, checkpoints, goes_on)? else { return Ok(0) };
     let saved = write(views, checkpoints, &mark, goes_on);
@@ -81,7 +82,7 @@ pub fn save(
 fn freeze(
     views: &Views,
     checkpoints: &Checkpoints,
-    goes_on: &dyn Fn() -> bool,
+    goes_on: &mut dyn FnMut(Duration) -> bool,
 ) -> Result<Option<Mark>, SaveError> {
     let mark = loop {
         let Some(mark) = checkpoints.mark() else { return Ok(None) };
@@ -90,11 +91,15 @@ fn freeze(
         }
     };
     while !views.books().is_frozen() {
-        if views.has_failed() || !goes_on() {
+        let end = if views.has_failed() {
+            Some(SaveError::ViewsFailed)
+        } else {
+            (!goes_on(POLL_INTERVAL)).then_some(SaveError::Stopped)
+        };
+        if let Some(end) = end {
             views.books_mut().thaw();
-            return Err(if goes_on() { SaveError::ViewsFailed } else { SaveError::Stopped });
+            return Err(end);
         }
-        thread::sleep(POLL_INTERVAL);
     }
     Ok(Some(mark))
 }
@@ -103,17 +108,16 @@ fn write(
     views: &Views,
     checkpoints: &Checkpoints,
     mark: &Mark,
-    goes_on: &dyn Fn() -> bool,
+    goes_on: &mut dyn FnMut(Duration) -> bool,
 ) -> Result<(), SaveError> {
     let mut draft = checkpoints.create(mark)?;
     loop {
         let piece = views.books_mut().next_frozen_piece();
         let Some(piece) = piece else { break };
         draft.push(&piece)?;
-        if !goes_on() {
+        if !goes_on(PIECE_INTERVAL) {
             return Err(SaveError::Stopped);
         }
-        thread::sleep(PIECE_INTERVAL);
     }
     Ok(draft.finish()?)
 }
