@@ -76,3 +76,8 @@ pub mod proto;
 pub mod server;
 pub mod views;
 pub mod wire;
+
+/// The whole ledger in one thread, on a disk that has bad days.
+#[cfg(test)]
+#[path = "../tests/sim/mod.rs"]
+mod sim;

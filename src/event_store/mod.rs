@@ -25,6 +25,13 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+/// For the simulation, which drives the store in one thread.
+#[cfg(test)]
+pub(crate) use self::{
+    committer::{Committer, Outlets, Settled},
+    stage::{Stage, Submission},
+    writer::{Input, Writer},
+};
 pub use actor::{EventStore, MAILBOX_COMMANDS_MAX, Parts, Stopper, start};
 pub use chain::{Chain, Versions};
 pub use codec::{Codec, Malformed};

@@ -8,19 +8,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Error, ErrorKind};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::log::file::{Disk, DiskFile, Lock};
-use crate::log::guard::lock;
 
 const SECTOR: usize = 512;
 
 /// A small generator: the same seed gives the same run.
 #[derive(Clone, Debug)]
-pub(super) struct Rng(pub(super) u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -28,18 +27,18 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % u64::try_from(bound.max(1)).unwrap()).unwrap()
     }
 
-    pub(super) fn one_in(&mut self, chances: usize) -> bool {
+    pub(crate) fn one_in(&mut self, chances: usize) -> bool {
         self.below(chances) == 0
     }
 }
 
 /// Calls that change something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Call {
+pub(crate) enum Call {
     Write,
     Sync,
     Create,
@@ -50,13 +49,13 @@ pub(super) enum Call {
 
 /// What goes wrong from now on.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Faults {
+pub(crate) struct Faults {
     /// How many more changing calls succeed before one fails, and how.
-    pub(super) fail_after: Option<(usize, ErrorKind)>,
+    pub(crate) fail_after: Option<(usize, ErrorKind)>,
     /// Whether calls are short and interrupted now and then.
-    pub(super) short: bool,
+    pub(crate) short: bool,
     /// How many bytes all files may have together.
-    pub(super) capacity: Option<usize>,
+    pub(crate) capacity: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -78,23 +77,24 @@ struct World {
     locked_in: Option<u64>,
     faults: Faults,
     calls: Vec<Call>,
+    failures: u64,
     rng: Rng,
 }
 
 /// The disk. Clones are the same disk.
 #[derive(Clone, Debug)]
-pub(super) struct SimDisk(Arc<Mutex<World>>);
+pub(crate) struct SimDisk(Arc<Mutex<World>>);
 
 /// All files with their bytes.
-pub(super) type Image = BTreeMap<String, Vec<u8>>;
+pub(crate) type Image = BTreeMap<String, Vec<u8>>;
 
 impl SimDisk {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self::of(&Image::new(), seed)
     }
 
     /// A disk that has exactly these files, durable.
-    pub(super) fn of(image: &Image, seed: u64) -> Self {
+    pub(crate) fn of(image: &Image, seed: u64) -> Self {
         let inode = |bytes: &Vec<u8>| Inode {
             bytes: bytes.clone(),
             durable: bytes.clone(),
@@ -110,42 +110,101 @@ impl SimDisk {
             locked_in: None,
             faults: Faults::default(),
             calls: Vec::new(),
+            failures: 0,
             rng: Rng(seed),
         })))
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        lock(&self.0)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn shared(&self) -> Arc<dyn Disk> {
+    pub(crate) fn shared(&self) -> Arc<dyn Disk> {
         Arc::new(self.clone())
     }
 
-    pub(super) fn set_faults(&self, faults: Faults) {
+    pub(crate) fn set_faults(&self, faults: Faults) {
         self.world().faults = faults;
     }
 
+    /// How many bytes all files may have together from now on.
+    pub(crate) fn set_capacity(&self, capacity: Option<usize>) {
+        self.world().faults.capacity = capacity;
+    }
+
     /// Whether the call that was to fail has failed.
-    pub(super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.world().faults.fail_after.is_none()
     }
 
     /// The calls since the last time this was asked.
-    pub(super) fn take_calls(&self) -> Vec<Call> {
+    pub(crate) fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.world().calls)
     }
 
     /// What a reader sees now.
-    pub(super) fn image(&self) -> Image {
+    pub(crate) fn image(&self) -> Image {
         let world = self.world();
         let file =
             |(name, inode): (&String, &usize)| (name.clone(), world.inodes[*inode].bytes.clone());
         world.names.iter().map(file).collect()
     }
 
+    /// How many calls have failed on request, or for want of room.
+    pub(crate) fn failures(&self) -> u64 {
+        self.world().failures
+    }
+
+    /// Damages what is at rest: some bits, some bytes, or a sector that another one is written
+    /// over. Everything else on the disk is durable. Gives what it did; `None` when there is
+    /// nothing to damage.
+    pub(crate) fn damage(&self) -> Option<String> {
+        let mut world = self.world();
+        let World { inodes, names, rng, .. } = &mut *world;
+        let used =
+            |inode: &Inode| inode.bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        let files: Vec<(String, usize, usize)> = names
+            .iter()
+            .map(|(name, inode)| (name.clone(), *inode, used(&inodes[*inode])))
+            .filter(|(_, _, used)| *used > 0)
+            .collect();
+        let (name, inode, used) = files.get(rng.below(files.len()))?.clone();
+        let at = rng.below(used);
+        let what = match rng.below(4) {
+            0 => {
+                inodes[inode].bytes[at] ^= 1 << rng.below(8);
+                "a bit"
+            }
+            1 => {
+                let end = (at + 1 + rng.below(64)).min(inodes[inode].bytes.len());
+                inodes[inode].bytes[at..end].fill_with(|| rng.next().to_le_bytes()[0]);
+                "some bytes"
+            }
+            2 => {
+                let start = at / SECTOR * SECTOR;
+                let end = (start + SECTOR).min(inodes[inode].bytes.len());
+                inodes[inode].bytes[start..end].fill(0);
+                "a sector of zeros"
+            }
+            _ => {
+                let (_, other, other_used) = files[rng.below(files.len())];
+                let from = rng.below(other_used) / SECTOR * SECTOR;
+                let end = (from + SECTOR).min(inodes[other].bytes.len());
+                let sector = inodes[other].bytes[from..end].to_vec();
+                let start = at / SECTOR * SECTOR;
+                let room = inodes[inode].bytes.len() - start;
+                let length = sector.len().min(room);
+                inodes[inode].bytes[start..start + length].copy_from_slice(&sector[..length]);
+                "a sector of another place"
+            }
+        };
+        let durable = inodes[inode].bytes.clone();
+        inodes[inode].durable = durable;
+        Some(format!("{what} in {name} at {at}"))
+    }
+
     /// The power goes. Nobody may use what was open before.
-    pub(super) fn crash(&self) {
+    pub(crate) fn crash(&self) {
         let mut world = self.world();
         let World { inodes, names, durable_names, pending, life, rng, faults, .. } = &mut *world;
         *faults = Faults::default();
@@ -210,6 +269,7 @@ impl World {
             if *left == 0 {
                 let kind = *kind;
                 self.faults.fail_after = None;
+                self.failures += 1;
                 return Err(Error::new(kind, "injected"));
             }
             *left -= 1;
@@ -330,6 +390,7 @@ impl DiskFile for SimFile {
         }
         let missing = world.room_for(self.inode, offset + count);
         if missing >= count && count > 0 {
+            world.failures += 1;
             return Err(ErrorKind::StorageFull.into());
         }
         world.inodes[self.inode].write(&bytes[..count - missing], offset);

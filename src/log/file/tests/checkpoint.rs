@@ -3,9 +3,9 @@
 use std::io::ErrorKind;
 
 use super::format::hex;
-use super::sim::{Faults, Image, SimDisk};
 use super::{Shape, check_block, open, options, try_open};
 use crate::log::file::{CHECKPOINT_FILE, CheckpointFault, Directory, Opened};
+use crate::sim::disk::{Faults, Image, SimDisk};
 
 /// What a checkpoint in these tests says: the shapes of all records up to it.
 fn pieces(shapes: &Shape) -> Vec<Vec<u8>> {

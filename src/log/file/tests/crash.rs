@@ -1,9 +1,9 @@
 //! Random lives of a log: groups, marks, restarts, power cuts at any moment.
 
-use super::sim::{Faults, Rng, SimDisk};
 use super::{Shape, try_open, verify};
 use crate::log::AppendError;
 use crate::log::file::{OpenError, Opened, Options};
+use crate::sim::disk::{Faults, Rng, SimDisk};
 
 /// How many lives are lived, and how often each log crashes.
 const SEEDS: u64 = 400;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::sim::{Image, SimDisk};
 use super::{Shape, roomy, sample, segments, tiny, try_open, verify};
 use crate::log::file::segment::{SegmentHeader, file_name};
 use crate::log::file::{OpenError, Opened, Options};
 use crate::log::{Damage, Head, chain};
+use crate::sim::disk::{Image, SimDisk};
 
 /// A log that is whole, and what is in it.
 struct Sample {

@@ -183,7 +183,7 @@ fn a_writer_waits_for_the_spare_that_is_being_made() {
 
 /// Creates spares, after the first, when it is told to.
 struct SlowDisk {
-    disk: super::sim::SimDisk,
+    disk: crate::sim::disk::SimDisk,
     is_first: std::sync::atomic::AtomicBool,
     begun: std::sync::Barrier,
     may_end: std::sync::Barrier,
@@ -192,7 +192,7 @@ struct SlowDisk {
 impl SlowDisk {
     fn new() -> Arc<Self> {
         Arc::new(Self {
-            disk: super::sim::SimDisk::new(0),
+            disk: crate::sim::disk::SimDisk::new(0),
             is_first: true.into(),
             begun: std::sync::Barrier::new(2),
             may_end: std::sync::Barrier::new(2),

@@ -2,11 +2,11 @@
 
 use std::io::ErrorKind;
 
-use super::sim::{Call, Faults, SimDisk};
 use super::{Shape, open, options, try_open, verify};
 use crate::log::conformance::group;
 use crate::log::file::{Opened, SPARE_FILE};
 use crate::log::{AppendError, LogWriter};
+use crate::sim::disk::{Call, Faults, SimDisk};
 
 const KINDS: [ErrorKind; 3] = [ErrorKind::Other, ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
 

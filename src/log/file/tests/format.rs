@@ -2,12 +2,12 @@
 
 use proptest::prelude::*;
 
-use super::sim::SimDisk;
 use super::{LOG_ID, open, options, segments};
 use crate::log::chain;
 use crate::log::conformance::record_bytes;
 use crate::log::file::frame::{FrameHeader, HEADER_BYTES, Kind, Tie};
 use crate::log::file::segment::{self, HeaderFault, SegmentHeader, file_name, number_of};
+use crate::sim::disk::SimDisk;
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     let line = |line: &[u8]| line.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>();

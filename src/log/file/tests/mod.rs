@@ -7,7 +7,6 @@ mod damage;
 mod directory;
 mod faults;
 mod format;
-mod sim;
 mod torn;
 
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use crate::log::conformance::{LOG_ID, check_block, group, read_all};
 use crate::log::{AppendError, Head};
 
 use super::{Disk, OpenError, Opened, Options, Verified};
-use sim::{Image, SimDisk};
+use crate::sim::disk::{Image, SimDisk};
 
 /// The shape of a group: how many events and bytes each record has.
 type Shape = Vec<(u32, usize)>;

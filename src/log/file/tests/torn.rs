@@ -1,8 +1,8 @@
 //! What is left of the last group after a crash in its write: all of it or nothing.
 
-use super::sim::{Image, Rng, SimDisk};
 use super::{Shape, open, roomy, segments, try_open, verify};
 use crate::log::file::{Opened, Options};
+use crate::sim::disk::{Image, Rng, SimDisk};
 
 /// A log before and after its last group, and where in its last file that group is.
 struct Last {

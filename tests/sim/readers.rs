@@ -1,0 +1,119 @@
+//! The readers: what books and log tell, against the model.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::{node::Node, world::World};
+use crate::{
+    domain::{AccountId, AccountState, Balance},
+    event_store::HistoryError,
+    views::{AsOf, AsOfError, Direction, account_as_of, list_events},
+};
+
+/// The events of each account: the position, and the balance right after.
+type Told = BTreeMap<Uuid, Vec<(u64, i64)>>;
+
+impl World {
+    /// The log from its beginning, and the books, against the model.
+    pub(super) fn check_all(&mut self, node: &Node) {
+        let (found, head) = told_by_log(node, self.model.head).expect("the log can be read");
+        assert_eq!(head, self.model.head);
+        let expected: BTreeMap<Uuid, Vec<(u64, i64)>> =
+            self.model.accounts.iter().map(|(id, it)| (*id, it.events.clone())).collect();
+        assert_eq!(found, expected, "the events of the log");
+        self.check_books(node);
+        self.tally.positions += head;
+    }
+
+    fn check_books(&self, node: &Node) {
+        let books = node.books();
+        assert_eq!(books.position(), self.model.head);
+        for (id, expected) in &self.model.accounts {
+            let view = books.account(AccountId::new(*id)).expect("it was opened");
+            let is_closed = view.account.state() == AccountState::Closed;
+            let (balance, version) = (view.account.balance().minor(), view.account.version());
+            assert_eq!((balance, version), (expected.balance(), expected.version()));
+            assert_eq!(
+                (is_closed, view.currency().packed()),
+                (expected.is_closed, expected.currency)
+            );
+        }
+        let totals = books.totals();
+        assert_eq!(totals.account_count, self.model.accounts.len() as u64);
+    }
+
+    /// A reader looks at an account: now, as of an earlier position, and at a page of its events;
+    /// or adds all money up at one position.
+    pub(super) fn read(&mut self, node: &Node) {
+        let id = self.account();
+        let books = node.books();
+        if books.position() != self.model.head {
+            return;
+        }
+        let (view, expected) = (books.account(id), self.model.accounts.get(&id.uuid()));
+        assert_eq!(view.is_some(), expected.is_some());
+        let (Some(view), Some(expected)) = (view, expected) else { return };
+        drop(books);
+        let position = self.rng.below(1 + self.model.head as usize) as u64;
+        let mut cursor = node.history.cursor();
+        match account_as_of(&mut cursor, &view, AsOf::Position(position)) {
+            Ok((then, _)) => {
+                let (version, balance) = expected.at(position);
+                assert_eq!(
+                    (then.account.version(), then.account.balance().minor()),
+                    (version, balance)
+                );
+            }
+            Err(AsOfError::BeforeOpening) => assert_eq!(expected.at(position).0, 0),
+            Err(error) => panic!("{error}"),
+        }
+        let after = self.rng.below(1 + expected.events.len()) as u64;
+        let page = list_events(&mut cursor, &view, (after, u64::MAX), Direction::OldestFirst, 5);
+        let page = page.expect("the log can be read");
+        let places: Vec<u64> =
+            page.events.iter().map(|event| event.numbered().unwrap().position).collect();
+        let wanted: Vec<u64> =
+            expected.events.iter().skip(after as usize).take(5).map(|(place, _)| *place).collect();
+        assert_eq!(places, wanted, "a page of the history");
+        self.tally.reads += 1;
+        self.add_up(node, position);
+    }
+
+    /// All money at one position.
+    fn add_up(&mut self, node: &Node, position: u64) {
+        let mut cursor = node.history.cursor();
+        let mut sum = 0;
+        for id in self.model.accounts.keys() {
+            let view = node.books().account(AccountId::new(*id)).expect("it was opened");
+            match account_as_of(&mut cursor, &view, AsOf::Position(position)) {
+                Ok((then, _)) => sum += then.account.balance().minor(),
+                Err(AsOfError::BeforeOpening) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(sum, self.model.money_at(position), "the money at position {position}");
+        self.tally.sums += 1;
+    }
+}
+
+/// The events of each account that the log tells, up to a position, and how far it came.
+pub(super) fn told_by_log(node: &Node, head: u64) -> Result<(Told, u64), HistoryError> {
+    let (mut found, mut cursor) = (Told::new(), node.history.cursor());
+    let (mut position, mut time) = (0, 0);
+    while position < head {
+        let entry = cursor.entry(position + 1)?;
+        assert_eq!(entry.first_position, position + 1, "positions have no gaps");
+        assert!(entry.time_micros >= time, "time goes back within the log");
+        time = entry.time_micros;
+        for event in entry.numbered() {
+            let events = found.entry(event.account.id.uuid()).or_default();
+            let balance = events.last().map_or(0, |(_, balance)| *balance);
+            let balance = event.fact.balance_after().map_or(balance, Balance::minor);
+            events.push((event.position, balance));
+            assert_eq!(event.version, events.len() as u64, "versions have no gaps");
+            position = event.position;
+        }
+    }
+    Ok((found, position))
+}

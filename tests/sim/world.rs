@@ -1,0 +1,409 @@
+//! The world of one seed: a disk, a clock, a ledger that lives and dies on them, callers, readers,
+//! and the model that judges all of it.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    io::ErrorKind,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    Tally,
+    disk::{Faults, Rng, SimDisk},
+    model::{Model, Told, rule},
+    node::Node,
+    readers::told_by_log,
+};
+use crate::{
+    domain::Command,
+    event_store::{Answer, Failure, Outcome, StoreStatus},
+    log::file::{OpenError, Options},
+    ops::{Clock as _, ManualClock},
+    server::ServeError,
+};
+
+/// 2023-11-14 22:13:20 UTC.
+const TIME: i64 = 1_700_000_000_000_000;
+/// Largest groups of the simulation: no step submits more than fits.
+const GROUP_BYTES_MAX: usize = 8 * 1024;
+/// How many submissions may wait at once: together they fit into one group.
+const SUBMISSIONS_MAX: usize = 8;
+
+/// What a seed draws first: how its world is.
+#[derive(Clone, Debug)]
+pub(super) struct Knobs {
+    lives: usize,
+    steps: usize,
+    pub(super) accounts: usize,
+    batch: usize,
+    window: u64,
+    small_commands_max: usize,
+    segment_bytes: u64,
+    /// How often things happen: one in so many steps; 0 for never.
+    checkpoints: usize,
+    stops: usize,
+    pub(super) repeats: usize,
+    clock_jumps: usize,
+    /// Whether calls are short and interrupted, fail, and find no room.
+    short: bool,
+    failures: bool,
+    full: bool,
+}
+
+impl Knobs {
+    fn draw(rng: &mut Rng) -> Self {
+        let mut often = |most: usize| if rng.one_in(3) { 0 } else { 2 + rng.below(most) };
+        let (checkpoints, stops) = (often(40), often(60));
+        let (repeats, clock_jumps) = (often(6), often(20));
+        Self {
+            lives: 2 + rng.below(8),
+            steps: 10 + rng.below(80),
+            accounts: 2 + rng.below(8),
+            batch: 1 + rng.below(6),
+            window: [1, 8, 30, 1_000][rng.below(4)],
+            small_commands_max: [0, 2, 256][rng.below(3)],
+            segment_bytes: 512 * (40 + rng.below(60)) as u64,
+            checkpoints,
+            stops,
+            repeats,
+            clock_jumps,
+            short: rng.one_in(3),
+            failures: !rng.one_in(4),
+            full: rng.one_in(4),
+        }
+    }
+}
+
+pub(super) struct World {
+    pub(super) rng: Rng,
+    pub(super) knobs: Knobs,
+    disk: SimDisk,
+    clock: Arc<ManualClock>,
+    /// What is known to have been carried out.
+    pub(super) model: Model,
+    /// What may have been carried out since, in order: a beginning of it was.
+    unknown: Vec<Vec<Command>>,
+    /// The request ids that were used, with their commands.
+    pub(super) used: Vec<Command>,
+    pub(super) requests: u128,
+    /// How far the log was durable before the newest group, and whether that was witnessed since.
+    durable_before: u64,
+    is_witnessed: bool,
+    trace: DefaultHasher,
+    pub(super) tally: Tally,
+}
+
+/// What a seed gives: how much happened, and a digest of all that was told.
+pub(super) fn live(seed: u64) -> (Tally, u64) {
+    let mut rng = Rng(seed);
+    let knobs = Knobs::draw(&mut rng);
+    let mut world = World {
+        disk: SimDisk::new(rng.next()),
+        clock: Arc::new(ManualClock::new(TIME)),
+        model: Model::new(knobs.window),
+        unknown: Vec::new(),
+        used: Vec::new(),
+        requests: 0,
+        durable_before: 0,
+        is_witnessed: true,
+        trace: DefaultHasher::new(),
+        tally: Tally::default(),
+        knobs,
+        rng,
+    };
+    for _ in 0..world.knobs.lives {
+        world.life();
+    }
+    world.last_life();
+    if world.rng.one_in(2) {
+        world.rot();
+    }
+    (world.tally, world.trace.finish())
+}
+
+impl World {
+    fn options(&self) -> Options {
+        Options {
+            first_segment_bytes: self.knobs.segment_bytes,
+            segment_bytes: self.knobs.segment_bytes,
+            group_bytes_max: GROUP_BYTES_MAX,
+            ..Options::new([7; 16], TIME)
+        }
+    }
+
+    fn start(&self) -> Result<Node, ServeError> {
+        let Knobs { window, small_commands_max, .. } = self.knobs;
+        Node::start(&self.disk, &self.options(), window, &self.clock, small_commands_max)
+    }
+
+    /// A start, some work while things go wrong, and an end: in order, by a kill, by a power cut.
+    fn life(&mut self) {
+        let fail_after = self.knobs.failures.then(|| {
+            let kinds = [ErrorKind::Other, ErrorKind::StorageFull, ErrorKind::TimedOut];
+            (self.rng.below(120), kinds[self.rng.below(kinds.len())])
+        });
+        self.disk.set_faults(Faults { fail_after, short: self.knobs.short, capacity: None });
+        match self.start() {
+            Ok(mut node) => {
+                self.check_start(&node);
+                self.work(&mut node);
+                self.end(node);
+            }
+            Err(ServeError::Open(OpenError::Io { .. })) => {
+                self.tally.failed_starts += 1;
+            }
+            Err(error) => panic!("a start failed: {error}"),
+        }
+        self.tally.disk_failures = self.disk.failures();
+        if self.rng.one_in(2) {
+            self.disk.crash();
+            self.tally.power_cuts += 1;
+        } else {
+            self.disk.set_faults(Faults::default());
+            self.tally.kills += 1;
+        }
+    }
+
+    /// Without faults everything goes on, and everything that was acknowledged is there.
+    fn last_life(&mut self) {
+        self.disk.set_faults(Faults::default());
+        let mut node = self.start().expect("nothing is wrong with the disk any more");
+        self.check_start(&node);
+        assert_eq!(node.status(), StoreStatus::Serving);
+        for _ in 0..4 {
+            self.submit(&mut node);
+            self.settle(&mut node);
+        }
+        assert!(!node.is_waiting(), "everything is answered when nothing goes wrong");
+        node.follow();
+        for _ in 0..4 {
+            self.read(&node);
+        }
+        node.stop();
+        self.hear(&mut node);
+        self.is_witnessed = true;
+        self.durable_before = node.durable_before();
+    }
+
+    /// What a start shows must be what was acknowledged, and perhaps a beginning of what was under
+    /// way: whole submissions.
+    fn check_start(&mut self, node: &Node) {
+        assert_eq!(node.damage, None, "nothing was damaged");
+        let head = node.books().position();
+        let mut model = self.model.clone();
+        let mut unknown = std::mem::take(&mut self.unknown).into_iter();
+        while model.head < head {
+            let commands = unknown.next().expect("there is more than was ever asked for");
+            for command in &commands {
+                model.carry_out(command);
+            }
+            self.tally.kept_unknown += 1;
+        }
+        assert_eq!(
+            model.head, head,
+            "something acknowledged is lost, or half of something is there"
+        );
+        self.model = model;
+        self.tally.torn += u64::from(node.is_torn);
+        self.tally.from_checkpoint += u64::from(node.checkpoint > 0);
+        // The newest group was written again, and witnessed.
+        self.is_witnessed = true;
+        self.durable_before = head;
+        self.check_all(node);
+        head.hash(&mut self.trace);
+    }
+
+    fn work(&mut self, node: &mut Node) {
+        for _ in 0..self.rng.below(self.knobs.steps) {
+            self.step(node);
+            if self.chance(self.knobs.stops) {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn chance(&mut self, one_in: usize) -> bool {
+        one_in > 0 && self.rng.one_in(one_in)
+    }
+
+    fn step(&mut self, node: &mut Node) {
+        match self.rng.below(16) {
+            0..6 => self.submit(node),
+            6..9 => node.decide(),
+            9..12 => {
+                node.sync();
+                self.is_witnessed = false;
+            }
+            12 => node.follow(),
+            13 => node.prepare(),
+            _ => {
+                if node.books().position() == self.model.head {
+                    self.read(node);
+                }
+            }
+        }
+        self.hear(node);
+        if self.chance(self.knobs.clock_jumps) {
+            self.jump();
+        }
+        if self.knobs.full && self.rng.one_in(20) {
+            self.fill_disk(node);
+        }
+        if self.chance(self.knobs.checkpoints) {
+            self.checkpoint(node);
+        }
+    }
+
+    fn checkpoint(&mut self, node: &mut Node) {
+        node.follow();
+        let saved = node.save(&mut |node| {
+            if self.rng.one_in(2) {
+                self.submit(node);
+            }
+            node.decide();
+            node.sync();
+            self.hear(node);
+        });
+        self.tally.checkpoints += u64::from(saved.is_ok_and(|position| position > 0));
+        self.is_witnessed = false;
+    }
+
+    /// The disk has no room for a while: commands are refused, everything else goes on, and when
+    /// there is room again there are commands again.
+    fn fill_disk(&mut self, node: &mut Node) {
+        if node.status() == StoreStatus::Latched {
+            return;
+        }
+        let used = self.disk.image().values().map(Vec::len).sum();
+        self.disk.set_capacity(Some(used));
+        for _ in 0..12 {
+            self.submit(node);
+            node.decide();
+            node.sync();
+            self.hear(node);
+        }
+        self.tally.fulls += u64::from(node.status() == StoreStatus::NoRoom);
+        node.follow();
+        self.read(node);
+        self.disk.set_capacity(None);
+        for _ in 0..3 {
+            node.prepare();
+            node.sync();
+            node.decide();
+            self.hear(node);
+        }
+    }
+
+    fn jump(&mut self) {
+        let now = self.clock.now_micros();
+        match self.rng.below(3) {
+            0 => self.clock.set((now - 3_600_000_000).max(1)),
+            1 => self.clock.set(now + 86_400_000_000),
+            _ => self.clock.advance(Duration::from_micros(self.rng.next() % 5_000_000)),
+        }
+    }
+
+    /// The end of a life: in order, or in the middle of whatever is going on.
+    fn end(&mut self, mut node: Node) {
+        if self.rng.one_in(3) {
+            node.stop();
+            self.hear(&mut node);
+            self.tally.stops += 1;
+        }
+        self.durable_before = node.durable_before();
+        self.unknown.extend(node.unanswered());
+    }
+
+    fn settle(&mut self, node: &mut Node) {
+        for _ in 0..20 {
+            node.prepare();
+            node.decide();
+            node.sync();
+            self.hear(node);
+        }
+    }
+
+    fn submit(&mut self, node: &mut Node) {
+        if node.waiting_count() >= SUBMISSIONS_MAX {
+            return;
+        }
+        let count = 1 + self.rng.below(self.knobs.batch);
+        let commands = (0..count).map(|_| self.command()).collect();
+        node.submit(commands);
+    }
+
+    /// Takes the answers that are there, and judges them.
+    fn hear(&mut self, node: &mut Node) {
+        while let Some((commands, result)) = node.answered() {
+            match result {
+                Ok(answer) => self.judge(&commands, &answer),
+                Err(Failure::NoRoom) => self.tally.no_room += 1,
+                Err(Failure::Stopping) => {}
+                Err(Failure::Latched) => {
+                    self.tally.latched += 1;
+                    self.unknown.push(commands);
+                }
+                Err(failure @ (Failure::Overloaded | Failure::Damaged)) => panic!("{failure}"),
+            }
+        }
+    }
+
+    fn judge(&mut self, commands: &[Command], answer: &Answer) {
+        assert!(self.unknown.is_empty(), "acknowledged after the log had failed");
+        let outcomes: BTreeMap<usize, &Outcome> =
+            answer.outcomes.iter().map(|(index, outcome)| (*index, outcome)).collect();
+        assert_eq!(answer.commands, commands, "the commands are given back");
+        for (index, command) in commands.iter().enumerate() {
+            let told = match outcomes[&index] {
+                Outcome::Recorded(entry) => {
+                    assert!(entry.answers(command), "the entry is that of another command");
+                    let count = entry.events.len() as u64;
+                    Told::Recorded { first: entry.first_position, count }
+                }
+                Outcome::Replayed { position } => Told::Replayed { position: *position },
+                Outcome::Refused(refusal) => Told::Refused(rule(refusal)),
+            };
+            assert_eq!(told, self.model.carry_out(command), "{command:?}");
+            self.tally.replayed += u64::from(matches!(told, Told::Replayed { .. }));
+            self.tally.refused += u64::from(matches!(told, Told::Refused(_)));
+            self.tally.commands += 1;
+            format!("{told:?}").hash(&mut self.trace);
+        }
+        assert!(answer.position >= self.model.head, "answered before it was durable");
+    }
+
+    /// Something at rest is damaged. It is told, or it makes no difference: a start never shows
+    /// other events than those that were recorded, and silently less only where nothing could tell
+    /// the damage from a torn write.
+    fn rot(&mut self) {
+        let Some(what) = self.disk.damage() else { return };
+        self.tally.damages += 1;
+        let node = match self.start() {
+            Ok(node) => node,
+            Err(_reported) => {
+                self.tally.damages_told += 1;
+                return;
+            }
+        };
+        let head = node.books().position();
+        if node.damage.is_some() {
+            self.tally.damages_told += 1;
+        } else {
+            let may_be_torn = !self.is_witnessed && head >= self.durable_before;
+            assert!(head == self.model.head || may_be_torn, "{what}: lost without a word");
+        }
+        assert!(head <= self.model.head, "{what}");
+        let Ok((found, told)) = told_by_log(&node, head) else {
+            self.tally.damages_told += 1;
+            return;
+        };
+        assert_eq!(told, head, "{what}");
+        for (id, account) in &self.model.accounts {
+            let count = account.at(head).0 as usize;
+            let expected = account.events.get(..count).filter(|events| !events.is_empty());
+            assert_eq!(found.get(id).map(|events| &events[..]), expected, "{what}: a wrong answer");
+        }
+    }
+}
