@@ -95,6 +95,15 @@ pub struct Damage {
     pub what: String,
 }
 
+/// What was verified of a log since it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Every byte up to this position was read and verified at least once.
+    pub position: u64,
+    /// The first damage that was found since.
+    pub damage: Option<Damage>,
+}
+
 /// The one end of a log that appends. Its methods block.
 pub trait LogWriter: Send {
     /// Appends a group as a whole, and advances the head that the readers see.
@@ -136,6 +145,11 @@ pub trait LogReader: Send + Sync {
 
     /// How far the log has come.
     fn head(&self) -> Head;
+
+    /// What was verified since the log was opened. Of a log that is not kept on a medium, all.
+    fn scrubbed(&self) -> Scrubbed {
+        Scrubbed { position: self.head().position, damage: None }
+    }
 
     /// The block that holds `position`, which must lie between 1 and the head. May block on I/O.
     ///

@@ -17,12 +17,13 @@ use super::{
     ServeError,
     checkpointer::Checkpointer,
     recovery::{self, Recovered},
+    scrubber,
 };
 use crate::{
     event_store::{self, EventStore, History, Parts, State, Stopper},
     log::{
         LogReader, LogWriter,
-        file::{self, Checkpoints, Directory, SpareMaker, StdDisk},
+        file::{self, Checkpoints, Directory, Scrubber, SpareMaker, StdDisk},
         memory,
     },
     ops::{Clock, config::Config},
@@ -48,6 +49,7 @@ struct Files {
     checkpoint_events: u64,
     /// The position of the checkpoint that the ledger was recovered from; 0 without one.
     checkpoint: u64,
+    scrubber: Scrubber,
 }
 
 /// A ledger that runs.
@@ -58,6 +60,8 @@ pub(super) struct Running {
     stopper: Option<Stopper>,
     threads: Vec<JoinHandle<()>>,
     checkpointer: Option<RunningCheckpointer>,
+    /// The scrubber runs until this is dropped.
+    scrub: Option<blocking::Sender<()>>,
 }
 
 /// The checkpointer's thread, and what ends it.
@@ -83,10 +87,15 @@ impl Ledger {
         };
         let Recovered { state, books, opened, checkpoint } =
             recovery::recover(&take, config.request_id_window)?;
-        let file::Opened { reader, writer, preparer, checkpoints, torn: _, damage: _ } = opened;
+        let file::Opened { reader, writer, preparer, checkpoints, scrubber, .. } = opened;
         let checkpoint_events = config.checkpoint_events;
-        let files =
-            preparer.map(|preparer| Files { preparer, checkpoints, checkpoint_events, checkpoint });
+        let files = preparer.map(|preparer| Files {
+            preparer,
+            checkpoints,
+            checkpoint_events,
+            checkpoint,
+            scrubber,
+        });
         Ok(Self { state, books, reader, writer, files, clock })
     }
 
@@ -103,11 +112,17 @@ impl Ledger {
         let reads = Reads::new(Arc::clone(&views), history.clone(), durable, store.clone());
         let mut threads = Vec::new();
         let followed = Arc::clone(&views);
-        threads.push(spawn("daybook-views", move || follow(&history, &followed, &wakes))?);
-        let mut checkpointer = None;
+        let followed_log = history.clone();
+        threads.push(spawn("daybook-views", move || follow(&followed_log, &followed, &wakes))?);
+        let (mut checkpointer, mut scrub) = (None, None);
         if let Some(files) = files {
             let preparer = files.preparer;
             threads.push(spawn("daybook-spare", move || preparer.run())?);
+            let (stop, told) = blocking::channel();
+            scrub = Some(stop);
+            let (scrubber, log) = (files.scrubber, history.clone());
+            let scrubs = move || scrubber::run(scrubber, log.log(), &told);
+            threads.push(spawn("daybook-scrub", scrubs)?);
             let stopping = Arc::new(AtomicBool::new(false));
             let runs = Checkpointer {
                 views,
@@ -120,7 +135,8 @@ impl Ledger {
             let thread = spawn("daybook-checkpoint", move || runs.run(&told))?;
             checkpointer = Some(RunningCheckpointer { stopping, stop, thread });
         }
-        Ok(Running { store, reads: Arc::new(reads), position, stopper, threads, checkpointer })
+        let reads = Arc::new(reads);
+        Ok(Running { store, reads, position, stopper, threads, checkpointer, scrub })
     }
 }
 
@@ -150,6 +166,7 @@ impl Running {
         if let Some(stopper) = self.stopper {
             stopper.stop();
         }
+        drop(self.scrub);
         for thread in self.threads {
             let _a_panic_was_reported_by_its_hook = thread.join();
         }

@@ -21,6 +21,7 @@ mod checkpointer;
 mod health;
 mod ledger;
 pub(crate) mod recovery;
+mod scrubber;
 
 use ledger::Ledger;
 

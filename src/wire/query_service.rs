@@ -325,7 +325,7 @@ impl QueryService for Queries {
         reads.wait(&metadata, min_position).await?;
         let totals = reads.views.books().totals();
         let log = reads.history.log();
-        let head = log.head();
+        let (head, scrubbed) = (log.head(), log.scrubbed());
         let saga_counts = totals.saga_counts.iter().map(|(state, count)| {
             let state = render::saga_state(*state).into();
             proto::SagaStateCount { state, count: number(*count) }
@@ -343,6 +343,8 @@ impl QueryService for Queries {
             log_id: uuid::Uuid::from_bytes(log.log_id()).to_string(),
             head_hash: blake3::Hash::from_bytes(head.hash).to_string(),
             head_hash_position: number(head.position),
+            verified_position: number(scrubbed.position),
+            damage: scrubbed.damage.map(|damage| damage.to_string()).unwrap_or_default(),
         }))
     }
 

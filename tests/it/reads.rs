@@ -196,6 +196,7 @@ async fn stats_are_the_figures_of_the_events() {
             ("file", env!("CARGO_PKG_VERSION"))
         );
         assert!(stats.log_bytes > stats.event_count && stats.head_hash_position >= stats.position);
+        assert!(stats.verified_position <= stats.head_hash_position && stats.damage.is_empty());
         assert!(
             stats.head_hash.len() == 64 && u128::from_str_radix(&stats.head_hash[..32], 16).is_ok()
         );

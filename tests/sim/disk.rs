@@ -142,6 +142,14 @@ impl SimDisk {
         std::mem::take(&mut self.world().calls)
     }
 
+    /// Changes a byte that is at rest.
+    pub(crate) fn poke(&self, name: &str, at: usize, byte: u8) {
+        let mut world = self.world();
+        let inode = world.names[name];
+        world.inodes[inode].bytes[at] = byte;
+        world.inodes[inode].durable[at] = byte;
+    }
+
     /// What a reader sees now.
     pub(crate) fn image(&self) -> Image {
         let world = self.world();

@@ -62,7 +62,7 @@ impl Catalog {
 }
 
 impl Entry {
-    fn read(disk: &dyn Disk, number: u64) -> Result<Self, OpenError> {
+    pub(super) fn read(disk: &dyn Disk, number: u64) -> Result<Self, OpenError> {
         let name = file_name(number);
         let file = open_file(disk, &name)?;
         let mut sector = [0; HEADER_BYTES];

@@ -35,6 +35,7 @@ mod reader;
 mod recovery;
 mod rewrite;
 mod scan;
+mod scrub;
 mod segment;
 mod spare;
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub use checkpoint::{
 pub use disk::{Disk, DiskFile, LOCK_FILE, Lock, StdDisk};
 pub use recovery::Directory;
 pub use rewrite::COPY_FILE;
+pub use scrub::Scrubber;
 pub use segment::{FORMAT_VERSION, SPARE_FILE};
 pub use spare::SpareMaker;
 pub use verify::Verified;
@@ -136,6 +138,9 @@ pub struct Opened {
     pub preparer: Option<SpareMaker>,
     /// Where checkpoints of the log are made.
     pub checkpoints: Checkpoints,
+    /// Verifies the segments that were not read now, and later all again; to be run on a thread of
+    /// its own.
+    pub scrubber: Scrubber,
 }
 
 /// An incomplete group at the end of a log. None of it was acknowledged.

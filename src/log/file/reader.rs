@@ -10,7 +10,7 @@ use std::io;
 use std::sync::{Arc, Mutex, RwLock};
 
 use crate::log::guard::{lock, read, write};
-use crate::log::{Block, Damage, Head, LogId, LogReader, ReadError};
+use crate::log::{Block, Damage, Head, LogId, LogReader, ReadError, Scrubbed};
 
 use super::bytes::{narrow, wide};
 use super::checkpoint::{Mark, Place};
@@ -42,6 +42,7 @@ pub(super) struct Shared {
     index: RwLock<Index>,
     recent: Mutex<Recent>,
     files: Mutex<OpenFiles>,
+    scrubbed: Mutex<Scrubbed>,
     /// Keeps everybody else out of the directory as long as anybody here uses it.
     _lock: Box<dyn Send + Sync>,
 }
@@ -69,6 +70,7 @@ impl Shared {
             index: RwLock::new(index),
             recent: Mutex::default(),
             files: Mutex::default(),
+            scrubbed: Mutex::default(),
             _lock: lock,
         }
     }
@@ -86,6 +88,22 @@ impl Shared {
     pub(super) fn mark(&self) -> Option<Mark> {
         let Tip { head, place } = *read(&self.tip);
         Some(Mark { position: head.position, hash: head.hash, place: place? })
+    }
+
+    /// The segment of the newest record.
+    pub(super) fn newest_segment(&self) -> Option<u64> {
+        read(&self.tip).place.map(|place| place.segment)
+    }
+
+    /// Notes that the log was verified from one position to another, and what was found.
+    pub(super) fn note_scrubbed(&self, from: u64, to: u64, damage: Option<Damage>) {
+        let mut scrubbed = lock(&self.scrubbed);
+        if damage.is_none() && from <= scrubbed.position.saturating_add(1) {
+            scrubbed.position = scrubbed.position.max(to);
+        }
+        if scrubbed.damage.is_none() {
+            scrubbed.damage = damage;
+        }
     }
 
     /// Shows blocks that have become durable, and the head after them. `sealed_bytes` is how many
@@ -252,6 +270,10 @@ impl LogReader for Shared {
 
     fn head(&self) -> Head {
         read(&self.tip).head
+    }
+
+    fn scrubbed(&self) -> Scrubbed {
+        lock(&self.scrubbed).clone()
     }
 
     fn block(&self, position: u64) -> Result<Arc<Block>, ReadError> {

@@ -26,6 +26,7 @@ use super::frame::group_bytes_bound;
 use super::reader::Shared;
 use super::rewrite::{self, COPY_FILE, Unfinished};
 use super::scan::{End, Scanned, Tail, Visit, scan};
+use super::scrub::Scrubber;
 use super::segment::{self, SegmentHeader, file_name};
 use super::spare::{self, Shelf, SpareMaker};
 use super::writer::{Current, Start, Writer, begin_segment};
@@ -83,10 +84,15 @@ impl Directory {
     /// [`OpenError`]; damage is none of them, see [`Opened::damage`].
     pub fn open(self, from: Option<Resume>, visit: Visit<'_>) -> Result<Opened, OpenError> {
         let Self { disk, options, lock, catalog } = self;
+        // What is before the place to go on from is not read now.
+        let verified = if from.is_some() { 0 } else { u64::MAX };
         let mut scanned = scan(&*disk, &catalog, from.as_ref(), visit, &mut |_, _| {})?;
         let index = std::mem::take(&mut scanned.index);
         let shared = Shared::new(Arc::clone(&disk), lock, scanned.log_id, scanned.tip(), index);
         let shared = Arc::new(shared);
+        let verified = verified.min(scanned.joint.position());
+        shared.note_scrubbed(1, verified, None);
+        let unseen = if verified == 0 { 1 } else { scanned.end.segment };
         let (torn, damage) = match &scanned.tail {
             Tail::Whole => (None, None),
             Tail::Torn(torn) => (Some(torn.clone()), None),
@@ -98,8 +104,9 @@ impl Directory {
             let started = start(Arc::clone(&disk), &options, &shared, &scanned, file)?;
             (writer, preparer) = (Some(started.0), Some(started.1));
         }
+        let scrubber = Scrubber::new(Arc::clone(&disk), Arc::clone(&shared), unseen);
         let checkpoints = Checkpoints { disk, shared: Arc::clone(&shared) };
-        Ok(Opened { writer, reader: shared, damage, torn, preparer, checkpoints })
+        Ok(Opened { writer, reader: shared, damage, torn, preparer, checkpoints, scrubber })
     }
 }
 

@@ -89,6 +89,20 @@ impl Resume {
 }
 
 impl Scanned {
+    /// Before anything of what continues `joint` is read.
+    fn new(log_id: LogId, joint: Joint, place: Option<Place>) -> Self {
+        Self {
+            log_id,
+            joint,
+            index: Index::default(),
+            frame_count: 0,
+            place,
+            sealed_bytes: 0,
+            end: End::default(),
+            tail: Tail::Whole,
+        }
+    }
+
     pub(super) fn tip(&self) -> Tip {
         Tip { head: self.head(), place: self.place }
     }
@@ -112,16 +126,8 @@ pub(super) fn scan(
 ) -> Result<Scanned, OpenError> {
     let log_id = catalog.log_id();
     let beginning = Joint { next_position: 1, chain: chain::start(&log_id) };
-    let scanned = Scanned {
-        log_id,
-        joint: from.map_or(beginning, Resume::joint),
-        index: Index::default(),
-        frame_count: 0,
-        place: from.map(|from| from.mark.place),
-        sealed_bytes: 0,
-        end: End::default(),
-        tail: Tail::Whole,
-    };
+    let joint = from.map_or(beginning, Resume::joint);
+    let scanned = Scanned::new(log_id, joint, from.map(|from| from.mark.place));
     let bytes = (0, catalog.byte_count());
     let (window, pending) = (Window::new(), Vec::new());
     let mut scan = Scanner { disk, visit, progress, bytes, window, pending, scanned };
@@ -139,6 +145,33 @@ pub(super) fn scan(
         expected = expected.saturating_add(1);
     }
     Ok(scan.scanned)
+}
+
+/// Reads one segment that is not the last, as if what its header says were true of those before.
+/// Gives what the next segment must continue, and the damage.
+pub(super) fn scan_segment(
+    disk: &dyn Disk,
+    log_id: LogId,
+    number: u64,
+    entry: &Entry,
+    pace: &mut dyn FnMut(u64),
+) -> Result<(Joint, Option<Damage>), OpenError> {
+    let told = entry.header.as_ref().ok();
+    let joint = Joint {
+        next_position: told.map_or(1, |header| header.first_position),
+        chain: told.map_or([0; 32], |header| header.chain_before),
+    };
+    let mut scan = Scanner {
+        disk,
+        visit: &mut |_, _| Ok(()),
+        progress: &mut |done, _| pace(done),
+        bytes: (0, entry.length),
+        window: Window::new(),
+        pending: Vec::new(),
+        scanned: Scanned::new(log_id, joint, None),
+    };
+    let damage = scan.read_segment(number, entry, false)?;
+    Ok((scan.scanned.joint, damage))
 }
 
 struct Scanner<'a> {

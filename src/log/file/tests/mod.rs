@@ -5,8 +5,10 @@ mod checkpoint;
 mod crash;
 mod damage;
 mod directory;
+mod edits;
 mod faults;
 mod format;
+mod scrub;
 mod torn;
 
 use std::sync::Arc;

@@ -1,0 +1,62 @@
+//! The scrub: reads the sealed segments again while the log is used, so that rot in what nobody
+//! reads is found while there is a backup from before. It changes nothing.
+
+use std::sync::Arc;
+
+use crate::log::Damage;
+
+use super::OpenError;
+use super::catalog::Entry;
+use super::disk::Disk;
+use super::reader::Shared;
+use super::scan::scan_segment;
+use super::segment::file_name;
+
+/// Verifies one sealed segment after another.
+pub struct Scrubber {
+    disk: Arc<dyn Disk>,
+    shared: Arc<Shared>,
+    /// The segment that comes next.
+    next: u64,
+}
+
+impl Scrubber {
+    pub(super) fn new(disk: Arc<dyn Disk>, shared: Arc<Shared>, next: u64) -> Self {
+        Self { disk, shared, next }
+    }
+
+    /// Begins again with the first segment.
+    pub fn restart(&mut self) {
+        self.next = 1;
+    }
+
+    /// Verifies the next segment, every byte and that the one after it continues it; what was found
+    /// is told by [`crate::log::LogReader::scrubbed`]. Gives whether there was one that is sealed.
+    /// `pace` is told how many bytes of it are done, and may wait.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the files cannot be read. Damage is none of them.
+    pub fn step(&mut self, pace: &mut dyn FnMut(u64)) -> Result<bool, OpenError> {
+        if self.shared.newest_segment().is_none_or(|newest| self.next >= newest) {
+            return Ok(false);
+        }
+        let number = self.next;
+        let entry = Entry::read(&*self.disk, number)?;
+        let after = Entry::read(&*self.disk, number.saturating_add(1))?;
+        let log_id = self.shared.id();
+        let (joint, damage) = scan_segment(&*self.disk, log_id, number, &entry, pace)?;
+        let continues = after.header.is_ok_and(|header| {
+            (header.first_position, header.chain_before) == (joint.next_position, joint.chain)
+        });
+        let damage = damage.or_else(|| {
+            let what = "the segment does not continue the one before it".to_owned();
+            let file = file_name(after.number);
+            let damage = Damage { file, offset: 0, position: joint.next_position, what };
+            (!continues).then_some(damage)
+        });
+        let first_position = entry.header.map_or(0, |header| header.first_position);
+        self.shared.note_scrubbed(first_position, joint.position(), damage);
+        self.next = number.saturating_add(1);
+        Ok(true)
+    }
+}

@@ -1,0 +1,66 @@
+//! The scrubber: the thread that verifies the log again, slowly, beside everything else.
+
+use std::{
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::{Duration, Instant},
+};
+
+use tracing::{error, warn};
+
+use crate::log::{LogReader, file::Scrubber};
+
+/// How many bytes are read in a second: little beside what a disk gives, and 100 GB are done in two
+/// hours.
+const BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
+/// How many bytes are read before there is a pause.
+const RUN_BYTES: u64 = 256 * 1024;
+/// How often to look for a segment that was sealed since.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after one pass the next begins.
+const PASS_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Verifies the sealed segments of the log, and each day all of them again, until `stop` is gone.
+pub(super) fn run(mut scrubber: Scrubber, log: &dyn LogReader, stop: &Receiver<()>) {
+    let (mut begun, mut is_failing, mut is_told) = (Instant::now(), false, false);
+    loop {
+        let mut paused_at = 0;
+        let mut pace = |done: u64| {
+            let bytes = done.saturating_sub(paused_at);
+            if bytes >= RUN_BYTES {
+                paused_at = done;
+                let _woken_by_a_stop = stop.recv_timeout(pause(bytes));
+            }
+        };
+        let found_one = match scrubber.step(&mut pace) {
+            Ok(found_one) => {
+                is_failing = false;
+                found_one
+            }
+            Err(failure) => {
+                if !is_failing {
+                    warn!(%failure, "the log cannot be verified");
+                }
+                is_failing = true;
+                false
+            }
+        };
+        if let Some(damage) = log.scrubbed().damage.filter(|_| !is_told) {
+            error!(%damage, "the log is damaged: restore it from a backup");
+            is_told = true;
+        }
+        let wait = if found_one { Duration::ZERO } else { LOOK_INTERVAL };
+        if stop.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
+            return;
+        }
+        if begun.elapsed() >= PASS_INTERVAL {
+            scrubber.restart();
+            begun = Instant::now();
+        }
+    }
+}
+
+/// How long to pause after so many bytes.
+fn pause(bytes: u64) -> Duration {
+    let micros = bytes.saturating_mul(1_000_000).checked_div(BYTES_PER_SECOND);
+    Duration::from_micros(micros.unwrap_or(0))
+}
