@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use crate::domain::{Action, Command, Refusal};
+use crate::{
+    domain::{Action, Command, Refusal, TransferError},
+    event_store::SagaEnd,
+};
 
 /// The largest balance, in minor units.
 const BALANCE_MAX: i64 = 1_000_000_000_000_000;
@@ -13,8 +16,8 @@ const BALANCE_MAX: i64 = 1_000_000_000_000_000;
 /// What must come of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Told {
-    /// So many events, from this position on.
-    Recorded { first: u64, count: u64 },
+    /// So many events, from this position on; and of a transfer, how it ended.
+    Recorded { first: u64, count: u64, end: &'static str },
     /// What was recorded at this position under the same request id.
     Replayed { position: u64 },
     /// A rule, by name.
@@ -82,10 +85,10 @@ impl Model {
         }
         let first = self.head + 1;
         match self.act(&command.action) {
-            Ok(count) => {
+            Ok((count, end)) => {
                 self.requests.extend(request_id.map(|request_id| (first, request_id)));
                 assert_eq!(self.head, first + count - 1);
-                Told::Recorded { first, count }
+                Told::Recorded { first, count, end }
             }
             Err(rule) => Told::Refused(rule),
         }
@@ -108,8 +111,9 @@ impl Model {
         if account.is_closed { Err("closed") } else { Ok(account) }
     }
 
-    /// Gives how many events there are then, or the rule that is against it.
-    fn act(&mut self, action: &Action) -> Result<u64, &'static str> {
+    /// Gives how many events there are then, and how a transfer ended; or the rule that is against
+    /// it.
+    fn act(&mut self, action: &Action) -> Result<(u64, &'static str), &'static str> {
         match action {
             Action::OpenAccount {
                 account_id, currency, initial_balance, expected_version, ..
@@ -125,7 +129,7 @@ impl Model {
                 let account = Account { currency, is_closed: false, events: Vec::new() };
                 self.accounts.insert(id, account);
                 self.event(id, initial_balance.minor());
-                Ok(1)
+                Ok((1, ""))
             }
             Action::DepositMoney { account_id, amount, expected_version, .. } => {
                 let account = self.usable(account_id.uuid(), *expected_version)?;
@@ -133,7 +137,7 @@ impl Model {
                     return Err("limit");
                 }
                 self.event(account_id.uuid(), amount.minor());
-                Ok(1)
+                Ok((1, ""))
             }
             Action::WithdrawMoney { account_id, amount, expected_version, .. } => {
                 let account = self.usable(account_id.uuid(), *expected_version)?;
@@ -141,7 +145,7 @@ impl Model {
                     return Err("funds");
                 }
                 self.event(account_id.uuid(), -amount.minor());
-                Ok(1)
+                Ok((1, ""))
             }
             Action::CloseAccount { account_id, expected_version } => {
                 let account = self.usable(account_id.uuid(), *expected_version)?;
@@ -150,7 +154,7 @@ impl Model {
                 }
                 self.event(account_id.uuid(), 0);
                 self.accounts.get_mut(&account_id.uuid()).unwrap().is_closed = true;
-                Ok(1)
+                Ok((1, ""))
             }
             Action::TransferMoney { saga_id, parties, amount, .. } => {
                 let saga_id = saga_id.map(crate::domain::SagaId::uuid);
@@ -166,7 +170,7 @@ impl Model {
         from: Uuid,
         to: Uuid,
         minor: i64,
-    ) -> Result<u64, &'static str> {
+    ) -> Result<(u64, &'static str), &'static str> {
         let source = self.accounts.get(&from).ok_or("not found")?;
         if saga_id.is_some_and(|saga_id| self.sagas.contains(&saga_id)) {
             return Err("saga exists");
@@ -179,25 +183,43 @@ impl Model {
             return Err("currency");
         }
         let has_funds = source.balance() >= minor;
-        let arrives = target
-            .is_some_and(|target| !target.is_closed && target.balance() + minor <= BALANCE_MAX);
+        let obstacle = match target {
+            None => Some("nobody there"),
+            Some(target) if target.is_closed => Some("closed"),
+            Some(target) if target.balance() + minor > BALANCE_MAX => Some("limit"),
+            Some(_) => None,
+        };
         self.sagas.extend(saga_id);
         // It begins; it takes the money; it gives it, or gives it back; and it ends.
         self.event(from, 0);
         if !has_funds {
             self.event(from, 0);
-            return Ok(2);
+            return Ok((2, "no funds"));
         }
         self.event(from, -minor);
-        if !arrives {
+        if let Some(obstacle) = obstacle {
             self.event(from, minor);
             self.event(from, 0);
-            return Ok(4);
+            return Ok((4, obstacle));
         }
         self.event(to, minor);
         self.event(from, 0);
         self.event(to, 0);
-        Ok(5)
+        Ok((5, "done"))
+    }
+}
+
+/// How a transfer ended, by the model's name; empty for what is none.
+pub(super) fn end(end: Option<SagaEnd>) -> &'static str {
+    match end {
+        None => "",
+        Some(SagaEnd::Completed) => "done",
+        Some(SagaEnd::Failed(error) | SagaEnd::Compensated(error)) => match error {
+            TransferError::InsufficientFunds => "no funds",
+            TransferError::DestinationNotFound => "nobody there",
+            TransferError::DestinationClosed => "closed",
+            TransferError::BalanceLimit => "limit",
+        },
     }
 }
 

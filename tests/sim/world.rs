@@ -12,7 +12,7 @@ use std::{
 use super::{
     Tally,
     disk::{Faults, Rng, SimDisk},
-    model::{Model, Told, rule},
+    model::{Model, Told, end, rule},
     node::Node,
     readers::told_by_log,
 };
@@ -91,12 +91,14 @@ pub(super) struct World {
     /// How far the log was durable before the newest group, and whether that was witnessed since.
     durable_before: u64,
     is_witnessed: bool,
-    trace: DefaultHasher,
+    digest: DefaultHasher,
+    /// Whether what happens is told as it happens.
+    is_told: bool,
     pub(super) tally: Tally,
 }
 
-/// What a seed gives: how much happened, and a digest of all that was told.
-pub(super) fn live(seed: u64) -> (Tally, u64) {
+/// What a seed gives: how much happened, and a digest of all answers.
+pub(super) fn live(seed: u64, is_told: bool) -> (Tally, u64) {
     let mut rng = Rng(seed);
     let knobs = Knobs::draw(&mut rng);
     let mut world = World {
@@ -108,22 +110,33 @@ pub(super) fn live(seed: u64) -> (Tally, u64) {
         requests: 0,
         durable_before: 0,
         is_witnessed: true,
-        trace: DefaultHasher::new(),
+        digest: DefaultHasher::new(),
+        is_told,
         tally: Tally::default(),
         knobs,
         rng,
     };
+    world.tell(|| format!("{:#?}", world.knobs));
     for _ in 0..world.knobs.lives {
         world.life();
     }
     world.last_life();
-    if world.rng.one_in(2) {
+    // What is at rest is damaged once, in one way, and then in another.
+    let image = world.disk.image();
+    for _ in 0..3 {
+        world.disk = SimDisk::of(&image, world.rng.next());
         world.rot();
     }
-    (world.tally, world.trace.finish())
+    (world.tally, world.digest.finish())
 }
 
 impl World {
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if self.is_told {
+            println!("{}", what());
+        }
+    }
+
     fn options(&self) -> Options {
         Options {
             first_segment_bytes: self.knobs.segment_bytes,
@@ -144,6 +157,7 @@ impl World {
             let kinds = [ErrorKind::Other, ErrorKind::StorageFull, ErrorKind::TimedOut];
             (self.rng.below(120), kinds[self.rng.below(kinds.len())])
         });
+        self.tell(|| format!("a life; calls of the disk fail after: {fail_after:?}"));
         self.disk.set_faults(Faults { fail_after, short: self.knobs.short, capacity: None });
         match self.start() {
             Ok(mut node) => {
@@ -158,6 +172,7 @@ impl World {
         }
         self.tally.disk_failures = self.disk.failures();
         if self.rng.one_in(2) {
+            self.tell(|| "the power is cut".to_owned());
             self.disk.crash();
             self.tally.power_cuts += 1;
         } else {
@@ -192,6 +207,8 @@ impl World {
     fn check_start(&mut self, node: &Node) {
         assert_eq!(node.damage, None, "nothing was damaged");
         let head = node.books().position();
+        let (from, torn) = (node.checkpoint, node.is_torn);
+        self.tell(|| format!("started at {head}, from the checkpoint {from}, torn: {torn}"));
         let mut model = self.model.clone();
         let mut unknown = std::mem::take(&mut self.unknown).into_iter();
         while model.head < head {
@@ -212,7 +229,7 @@ impl World {
         self.is_witnessed = true;
         self.durable_before = head;
         self.check_all(node);
-        head.hash(&mut self.trace);
+        head.hash(&mut self.digest);
     }
 
     fn work(&mut self, node: &mut Node) {
@@ -266,6 +283,7 @@ impl World {
             node.sync();
             self.hear(node);
         });
+        self.tell(|| format!("a checkpoint: {saved:?}"));
         self.tally.checkpoints += u64::from(saved.is_ok_and(|position| position > 0));
         self.is_witnessed = false;
     }
@@ -330,7 +348,8 @@ impl World {
             return;
         }
         let count = 1 + self.rng.below(self.knobs.batch);
-        let commands = (0..count).map(|_| self.command()).collect();
+        let commands: Vec<Command> = (0..count).map(|_| self.command()).collect();
+        self.tell(|| format!("submitted: {commands:?}"));
         node.submit(commands);
     }
 
@@ -342,6 +361,7 @@ impl World {
                 Err(Failure::NoRoom) => self.tally.no_room += 1,
                 Err(Failure::Stopping) => {}
                 Err(Failure::Latched) => {
+                    self.tell(|| format!("latched: {commands:?}"));
                     self.tally.latched += 1;
                     self.unknown.push(commands);
                 }
@@ -360,7 +380,8 @@ impl World {
                 Outcome::Recorded(entry) => {
                     assert!(entry.answers(command), "the entry is that of another command");
                     let count = entry.events.len() as u64;
-                    Told::Recorded { first: entry.first_position, count }
+                    let end = end(entry.saga_end());
+                    Told::Recorded { first: entry.first_position, count, end }
                 }
                 Outcome::Replayed { position } => Told::Replayed { position: *position },
                 Outcome::Refused(refusal) => Told::Refused(rule(refusal)),
@@ -369,7 +390,8 @@ impl World {
             self.tally.replayed += u64::from(matches!(told, Told::Replayed { .. }));
             self.tally.refused += u64::from(matches!(told, Told::Refused(_)));
             self.tally.commands += 1;
-            format!("{told:?}").hash(&mut self.trace);
+            self.tell(|| format!("answered: {told:?} to {command:?}"));
+            format!("{told:?}").hash(&mut self.digest);
         }
         assert!(answer.position >= self.model.head, "answered before it was durable");
     }
@@ -379,6 +401,7 @@ impl World {
     /// the damage from a torn write.
     fn rot(&mut self) {
         let Some(what) = self.disk.damage() else { return };
+        self.tell(|| format!("damaged: {what}"));
         self.tally.damages += 1;
         let node = match self.start() {
             Ok(node) => node,
