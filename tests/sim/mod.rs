@@ -40,13 +40,14 @@ struct Tally {
     from_checkpoint: u64,
     reads: u64,
     sums: u64,
+    tails: u64,
     damages: u64,
     damages_told: u64,
 }
 
 impl Tally {
     /// All counts, with how often each must have happened in a thousand seeds.
-    fn counts(&self) -> [(&'static str, u64, u64); 20] {
+    fn counts(&self) -> [(&'static str, u64, u64); 21] {
         [
             ("commands", self.commands, 30_000),
             ("refused", self.refused, 5_000),
@@ -66,6 +67,7 @@ impl Tally {
             ("starts from a checkpoint", self.from_checkpoint, 300),
             ("reads", self.reads, 1_000),
             ("sums of all money", self.sums, 1_000),
+            ("reads of a tail", self.tails, 1_000),
             ("damages", self.damages, 2_500),
             ("damages told", self.damages_told, 1_000),
         ]
@@ -91,6 +93,7 @@ impl Tally {
             from_checkpoint,
             reads,
             sums,
+            tails,
             damages,
             damages_told,
         } = other;
@@ -112,6 +115,7 @@ impl Tally {
         self.from_checkpoint += from_checkpoint;
         self.reads += reads;
         self.sums += sums;
+        self.tails += tails;
         self.damages += damages;
         self.damages_told += damages_told;
     }

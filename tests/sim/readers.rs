@@ -43,6 +43,41 @@ impl World {
         assert_eq!(totals.account_count, self.model.accounts.len() as u64);
     }
 
+    /// A tail goes on from where it was, as far as it likes; it outlives the process that it reads
+    /// from.
+    pub(super) fn tail(&mut self, node: &Node) {
+        let head = node.history.log().head().position;
+        let wanted = self.tailed.len() as u64 + 1 + self.rng.below(40) as u64;
+        let cursor = node.history.cursor();
+        while (self.tailed.len() as u64) < head.min(wanted) {
+            let next = self.tailed.len() as u64 + 1;
+            let blocks = cursor.blocks(next).expect("the log can be read");
+            let records = blocks.iter().flat_map(|block| block.records());
+            for record in records.filter(|record| record.first_position >= next) {
+                let entry = node.history.decode(&record).expect("it is an entry");
+                assert_eq!(entry.first_position, self.tailed.len() as u64 + 1, "a gap");
+                let events = entry.numbered().map(|event| (event.account.id.uuid(), event.version));
+                self.tailed.extend(events);
+            }
+        }
+        self.tally.tails += 1;
+    }
+
+    /// What a tail was told stays, at the positions that it was told, also of commands that nobody
+    /// has heard the end of.
+    pub(super) fn check_tail(&self) {
+        let mut events = vec![None; self.model.head as usize];
+        for (id, account) in &self.model.accounts {
+            for (version, (position, _)) in (1..).zip(&account.events) {
+                events[*position as usize - 1] = Some((*id, version));
+            }
+        }
+        for (index, told) in self.tailed.iter().enumerate() {
+            let found = events.get(index).copied().flatten();
+            assert_eq!(found, Some(*told), "what was shown at position {} is gone", index + 1);
+        }
+    }
+
     /// A reader looks at an account: now, as of an earlier position, and at a page of its events;
     /// or adds all money up at one position.
     pub(super) fn read(&mut self, node: &Node) {

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use uuid::Uuid;
+
 use super::{
     Tally,
     disk::{Faults, Rng, SimDisk},
@@ -91,6 +93,8 @@ pub(super) struct World {
     /// How far the log was durable before the newest group, and whether that was witnessed since.
     durable_before: u64,
     is_witnessed: bool,
+    /// What a tail was told, from position 1 on: accounts and their versions.
+    pub(super) tailed: Vec<(Uuid, u64)>,
     digest: DefaultHasher,
     /// Whether what happens is told as it happens.
     is_told: bool,
@@ -110,6 +114,7 @@ pub(super) fn live(seed: u64, is_told: bool) -> (Tally, u64) {
         requests: 0,
         durable_before: 0,
         is_witnessed: true,
+        tailed: Vec::new(),
         digest: DefaultHasher::new(),
         is_told,
         tally: Tally::default(),
@@ -229,6 +234,7 @@ impl World {
         self.is_witnessed = true;
         self.durable_before = head;
         self.check_all(node);
+        self.check_tail();
         head.hash(&mut self.digest);
     }
 
@@ -253,7 +259,10 @@ impl World {
                 node.sync();
                 self.is_witnessed = false;
             }
-            12 => node.follow(),
+            12 => {
+                node.follow();
+                self.tail(node);
+            }
             13 => node.prepare(),
             _ => {
                 if node.books().position() == self.model.head {
