@@ -15,11 +15,11 @@ use self::{
 };
 use crate::process::Server;
 
-mod audit;
-mod call;
+pub(crate) mod audit;
+pub(crate) mod call;
 mod ledger;
 mod load;
-mod random;
+pub(crate) mod random;
 mod run;
 
 /// How often the server is killed unless told otherwise.
@@ -34,7 +34,7 @@ const EARLY_KILL_WITHIN_MS: u64 = 40;
 const EXIT_IN_USE: i32 = 75;
 
 #[allow(clippy::disallowed_methods, reason = "whoever runs a test sets its length and chance")]
-fn setting(name: &str) -> Option<u64> {
+pub(crate) fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("the setting is a whole number"))
 }
 

@@ -19,7 +19,7 @@ use super::{
 /// As many items as a page may have.
 const PAGE_MAX: i32 = 1_000;
 
-pub(super) type Reader = QueryServiceClient<Channel>;
+pub(crate) type Reader = QueryServiceClient<Channel>;
 
 /// Adds to `events` what comes behind position `after`, until position `until` or the end of the
 /// stream.
@@ -47,13 +47,13 @@ pub(super) async fn tail(
     Ok(())
 }
 
-pub(super) async fn stats(reader: &mut Reader) -> GetStatsResponse {
+pub(crate) async fn stats(reader: &mut Reader) -> GetStatsResponse {
     let stats = reader.get_stats(GetStatsRequest { min_position: None }).await;
     stats.expect("figures can be read").into_inner()
 }
 
 /// All that the log holds behind position `after`.
-pub(super) async fn read_log(reader: &mut Reader, after: i64) -> Vec<Event> {
+pub(crate) async fn read_log(reader: &mut Reader, after: i64) -> Vec<Event> {
     let head = stats(reader).await.position;
     let mut events = Vec::new();
     tail(reader, after, head, &mut events).await.expect("the log can be read");

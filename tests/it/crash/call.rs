@@ -15,11 +15,11 @@ use tonic_types::StatusExt as _;
 /// How long an answer may take on a busy machine. Whoever waits longer waits for ever.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-pub(super) type Client = CommandServiceClient<Channel>;
+pub(crate) type Client = CommandServiceClient<Channel>;
 
 /// How commands are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// One command, by its own method.
     Single,
     /// One batch.
@@ -30,7 +30,7 @@ pub(super) enum Shape {
 
 /// What an accepted command was answered.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// The one event that it recorded.
     Event(Box<Event>),
     /// The saga of a transfer that completed.
@@ -39,29 +39,38 @@ pub(super) enum Answer {
     Failed { saga_id: String, reason: String, position: i64 },
 }
 
+/// By which rule a command was refused.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Refusal {
+    pub(crate) code: Code,
+    pub(crate) reason: String,
+    /// The version that the account had, where the answer tells it.
+    pub(crate) actual_version: Option<i64>,
+}
+
 /// What is known of a command.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// No answer came: it may have happened.
     Unknown,
     /// A rule said no: it did not happen.
-    Refused(Code),
+    Refused(Refusal),
     /// It happened, now or, when `replayed`, under an earlier call.
     Recorded { answer: Answer, replayed: bool },
 }
 
 /// Commands that were sent together, and what is known of each.
 #[derive(Clone, Debug)]
-pub(super) struct Call {
-    pub(super) shape: Shape,
-    pub(super) commands: Vec<Command>,
-    pub(super) verdicts: Vec<Verdict>,
+pub(crate) struct Call {
+    pub(crate) shape: Shape,
+    pub(crate) commands: Vec<Command>,
+    pub(crate) verdicts: Vec<Verdict>,
     /// How many answers were compared with an earlier one.
-    pub(super) repeats: usize,
+    pub(crate) repeats: usize,
 }
 
 /// The idempotency key of a command; empty when it has none.
-pub(super) fn request_id(command: &Command) -> &str {
+pub(crate) fn request_id(command: &Command) -> &str {
     match command {
         Command::OpenAccount(request) => &request.request_id,
         Command::DepositMoney(request) => &request.request_id,
@@ -72,28 +81,28 @@ pub(super) fn request_id(command: &Command) -> &str {
 }
 
 impl Call {
-    pub(super) fn new(shape: Shape, commands: Vec<Command>) -> Self {
+    pub(crate) fn new(shape: Shape, commands: Vec<Command>) -> Self {
         let verdicts = vec![Verdict::Unknown; commands.len()];
         Self { shape, commands, verdicts, repeats: 0 }
     }
 
     /// The commands with what is known of them.
-    pub(super) fn known(&self) -> impl Iterator<Item = (&Command, &Verdict)> {
+    pub(crate) fn known(&self) -> impl Iterator<Item = (&Command, &Verdict)> {
         self.commands.iter().zip(&self.verdicts)
     }
 
     /// Whether something of it may have happened or not.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.verdicts.contains(&Verdict::Unknown)
     }
 
     /// Whether sending it again has no other effect than sending it once.
-    pub(super) fn is_repeatable(&self) -> bool {
+    pub(crate) fn is_repeatable(&self) -> bool {
         self.commands.iter().all(|command| !request_id(command).is_empty())
     }
 
     /// Takes the answers to the same commands, sent once more.
-    pub(super) fn learn(&mut self, verdicts: Vec<Verdict>) {
+    pub(crate) fn learn(&mut self, verdicts: Vec<Verdict>) {
         for ((command, known), new) in self.commands.iter().zip(&mut self.verdicts).zip(verdicts) {
             match (&known, &new) {
                 (
@@ -104,8 +113,8 @@ impl Call {
                     assert!(replayed, "{command:?} was carried out twice");
                     self.repeats += 1;
                 }
-                (Verdict::Recorded { .. }, Verdict::Refused(code)) => {
-                    panic!("{command:?} was recorded, and refused with {code} later")
+                (Verdict::Recorded { .. }, Verdict::Refused(refusal)) => {
+                    panic!("{command:?} was recorded, and later {refusal:?}")
                 }
                 (Verdict::Recorded { .. }, Verdict::Unknown) => {}
                 // What was refused may be accepted later, when the state has changed; also when
@@ -117,7 +126,7 @@ impl Call {
 
     /// Takes the answers to the same new commands, sent over two connections at once. Which of
     /// them came first is unknown; but one of them did.
-    pub(super) fn learn_twins(&mut self, one: Vec<Verdict>, other: Vec<Verdict>) {
+    pub(crate) fn learn_twins(&mut self, one: Vec<Verdict>, other: Vec<Verdict>) {
         let (mut earlier, mut later) = (Vec::new(), Vec::new());
         for (one, other) in one.into_iter().zip(other) {
             let is_repeat =
@@ -140,7 +149,7 @@ impl Call {
     }
 
     /// Sends it. Every command has an answer, unless the server was killed meanwhile.
-    pub(super) async fn send(&self, client: &mut Client, killed: &AtomicBool) -> Vec<Verdict> {
+    pub(crate) async fn send(&self, client: &mut Client, killed: &AtomicBool) -> Vec<Verdict> {
         let answer = match self.shape {
             Shape::Single => timeout(ANSWER_WITHIN, self.send_single(client)).await,
             Shape::Batch | Shape::SureBatch => {
@@ -159,24 +168,7 @@ impl Call {
     }
 
     async fn send_single(&self, client: &mut Client) -> Result<Vec<Verdict>, Status> {
-        let told = match self.commands[0].clone() {
-            Command::OpenAccount(request) => {
-                Told::OpenAccount(client.open_account(request).await?.into_inner())
-            }
-            Command::DepositMoney(request) => {
-                Told::DepositMoney(client.deposit_money(request).await?.into_inner())
-            }
-            Command::WithdrawMoney(request) => {
-                Told::WithdrawMoney(client.withdraw_money(request).await?.into_inner())
-            }
-            Command::TransferMoney(request) => {
-                Told::TransferMoney(client.transfer_money(request).await?.into_inner())
-            }
-            Command::CloseAccount(request) => {
-                Told::CloseAccount(client.close_account(request).await?.into_inner())
-            }
-        };
-        Ok(vec![accepted(told)])
+        Ok(vec![send_command(client, self.commands[0].clone()).await?])
     }
 
     async fn send_batch(&self, client: &mut Client) -> Result<Vec<Verdict>, Status> {
@@ -203,8 +195,33 @@ impl Call {
     }
 }
 
+/// Sends one command by its own method.
+///
+/// # Errors
+/// Every answer that is not that it was accepted.
+pub(crate) async fn send_command(client: &mut Client, command: Command) -> Result<Verdict, Status> {
+    let told = match command {
+        Command::OpenAccount(request) => {
+            Told::OpenAccount(client.open_account(request).await?.into_inner())
+        }
+        Command::DepositMoney(request) => {
+            Told::DepositMoney(client.deposit_money(request).await?.into_inner())
+        }
+        Command::WithdrawMoney(request) => {
+            Told::WithdrawMoney(client.withdraw_money(request).await?.into_inner())
+        }
+        Command::TransferMoney(request) => {
+            Told::TransferMoney(client.transfer_money(request).await?.into_inner())
+        }
+        Command::CloseAccount(request) => {
+            Told::CloseAccount(client.close_account(request).await?.into_inner())
+        }
+    };
+    Ok(accepted(told))
+}
+
 /// Where the last event of an accepted command is.
-pub(super) fn last_position(verdict: &Verdict) -> Option<i64> {
+pub(crate) fn last_position(verdict: &Verdict) -> Option<i64> {
     match verdict {
         Verdict::Recorded { answer: Answer::Event(event), .. } => Some(event.position),
         Verdict::Recorded { answer: Answer::Completed(saga), .. } => Some(saga.position),
@@ -253,7 +270,7 @@ fn accepted(told: Told) -> Verdict {
 }
 
 /// What a status says. Without an `ErrorInfo` of the server's it is not the server's word.
-fn judge(status: &Status) -> Verdict {
+pub(crate) fn judge(status: &Status) -> Verdict {
     let info = status.get_details_error_info().filter(|info| info.domain == "daybook");
     let Some(info) = info else { return Verdict::Unknown };
     assert_ne!(info.reason, "REQUEST_ID_REUSED", "each id belongs to one command: {status:?}");
@@ -273,7 +290,10 @@ fn judge(status: &Status) -> Verdict {
             | Code::Aborted
             | Code::InvalidArgument),
             _,
-        ) => Verdict::Refused(code),
+        ) => {
+            let actual_version = told("actual_version").and_then(|text| text.parse().ok());
+            Verdict::Refused(Refusal { code, reason: info.reason, actual_version })
+        }
         (Code::Unavailable, _) => Verdict::Unknown,
         (code, _) => panic!("{code:?} is no answer to a command: {status:?}"),
     }

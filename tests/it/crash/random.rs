@@ -4,11 +4,11 @@ use uuid::{Builder, Uuid};
 
 /// A xorshift64* generator (Vigna, 2016).
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// The numbers of a seed.
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         // Neighbouring seeds are spread, and the state must not be 0.
         let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         random.next();
@@ -16,11 +16,11 @@ impl Random {
     }
 
     /// A seed that nobody chose.
-    pub(super) fn fresh_seed() -> u64 {
+    pub(crate) fn fresh_seed() -> u64 {
         Uuid::now_v7().as_u64_pair().1 & 0xffff_ffff
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -28,27 +28,27 @@ impl Random {
     }
 
     /// A number from 0 to below `limit`.
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         (self.next() >> 16) % limit
     }
 
     /// An amount from 1 to `most`.
-    pub(super) fn amount(&mut self, most: u64) -> i64 {
+    pub(crate) fn amount(&mut self, most: u64) -> i64 {
         i64::try_from(self.below(most)).expect("amounts are small") + 1
     }
 
     /// A place in something that has `len` places.
-    pub(super) fn place(&mut self, len: usize) -> usize {
+    pub(crate) fn place(&mut self, len: usize) -> usize {
         usize::try_from(self.below(len as u64)).expect("a place is a usize")
     }
 
     /// True in so many of a hundred cases.
-    pub(super) fn percent(&mut self, percent: u64) -> bool {
+    pub(crate) fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
     /// An id, as text.
-    pub(super) fn id(&mut self) -> String {
+    pub(crate) fn id(&mut self) -> String {
         let bytes = (u128::from(self.next()) << 64 | u128::from(self.next())).to_be_bytes();
         Builder::from_random_bytes(bytes).into_uuid().to_string()
     }
