@@ -207,7 +207,7 @@ fn lacks_what_must_be_absent(source: &Source) -> Vec<Finding> {
 }
 
 fn gives_reasons_for_dependencies(source: &Source) -> Vec<Finding> {
-    if source.path != "Cargo.toml" {
+    if !source.path.ends_with("Cargo.toml") {
         return Vec::new();
     }
     let mut findings = Vec::new();
@@ -266,7 +266,7 @@ fn gather(root: &Path, path: &str, sources: &mut Vec<Source>) {
         let mut names: Vec<_> = fs::read_dir(&full)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name != "node_modules")
+            .filter(|name| name != "node_modules" && name != "target")
             .collect();
         names.sort();
         for name in names {
