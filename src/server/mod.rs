@@ -127,10 +127,11 @@ pub async fn serve(
         warn!("the grace is over: calls that were still open are cut");
         transport.abort();
     }
-    let latched = *status.borrow() == StoreStatus::Latched;
     tokio::task::spawn_blocking(|| running.stop())
         .await
         .map_err(|_| ServeError::Panicked("stopping"))?;
+    // Only now: closing the log may have failed as well.
+    let latched = *status.borrow() == StoreStatus::Latched;
     info!("stopped");
     match (latched, transport_ended) {
         (true, _) => Err(ServeError::Latched),
