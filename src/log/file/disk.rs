@@ -209,9 +209,11 @@ impl Disk for StdDisk {
             }
             Err(TryLockError::Error(error)) => return Err(named(&error, LOCK_FILE)),
         }
-        if self.writable {
-            file.set_len(0)?;
-            file.write_all(format!("pid {}\n", std::process::id()).as_bytes())?;
+        // Information only: a full disk must not keep a log from starting.
+        if self.writable
+            && let Err(error) = tell_holder(&mut file)
+        {
+            tracing::warn!(%error, file = LOCK_FILE, "cannot note who uses the directory");
         }
         Ok(Lock::Held(Box::new(file)))
     }
@@ -268,6 +270,12 @@ impl DiskFile for File {
     fn length(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
+}
+
+/// Writes into the lock file who holds it.
+fn tell_holder(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.write_all(format!("pid {}\n", std::process::id()).as_bytes())
 }
 
 /// Makes a directory and those above it that are missing, and makes each entry durable.
