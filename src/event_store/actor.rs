@@ -91,17 +91,17 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
         let (_, status) = watch::channel(StoreStatus::Damaged);
         return Ok((EventStore { mailbox, doorbell: Arc::default(), permits, status }, None));
     };
-    let (status_sender, status) = watch::channel(StoreStatus::Serving);
+    let has_room = log.has_room();
+    let (status_sender, status) = watch::channel(StoreStatus::of_room(has_room));
     let (settled, outbox) = mpsc::channel(MAILBOX_COMMANDS_MAX.saturating_add(MAILBOX_SPARE));
     let position = *durable.borrow();
     tokio::spawn(deliver(outbox, durable));
-    let has_room = AtomicBool::new(log.has_room());
     let (group_sender, groups) = blocking::sync_channel(1);
     let (doorbell, stopping) = (Arc::new(Doorbell::default()), Arc::new(AtomicBool::new(false)));
     let outlets = Outlets {
         settled,
         status: status_sender,
-        has_room,
+        has_room: AtomicBool::new(has_room),
         permits: Arc::clone(&permits),
         follower,
         mailbox: mailbox.downgrade(),

@@ -42,6 +42,17 @@ pub enum StoreStatus {
     Stopped,
 }
 
+impl StoreStatus {
+    /// What it means, for a log that has not failed, whether it has room. Tells if it has none.
+    pub(crate) fn of_room(has_room: bool) -> Self {
+        if has_room {
+            return Self::Serving;
+        }
+        warn!("the log has no room: commands are refused until there is some");
+        Self::NoRoom
+    }
+}
+
 /// What became of a group, on its way into the runtime. All of it travels together, so that the
 /// runtime is woken once.
 pub(crate) struct Settled {
@@ -231,11 +242,9 @@ impl Outlets {
         if self.has_room.swap(has_room, Ordering::AcqRel) == has_room {
             return;
         }
-        let status = if has_room { StoreStatus::Serving } else { StoreStatus::NoRoom };
+        let status = StoreStatus::of_room(has_room);
         if has_room {
             warn!("the log has room again");
-        } else {
-            warn!("the log has no room: commands are refused until there is some");
         }
         self.status.send_if_modified(|current| {
             let changes = *current != StoreStatus::Latched && *current != status;

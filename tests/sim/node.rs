@@ -86,12 +86,13 @@ impl Node {
         let store = opened.writer.zip(opened.preparer).map(|(mut log, preparer)| {
             let (settled, outbox) = mpsc::channel(OUTBOX);
             let (mailbox, _) = mpsc::channel(1);
-            let (status_sender, status) = watch::channel(StoreStatus::Serving);
+            let has_room = log.has_room();
+            let (status_sender, status) = watch::channel(StoreStatus::of_room(has_room));
             let (follower, _) = blocking::sync_channel(1);
             let outlets = Outlets {
                 settled,
                 status: status_sender,
-                has_room: AtomicBool::new(log.has_room()),
+                has_room: AtomicBool::new(has_room),
                 permits: Arc::new(Semaphore::new(0)),
                 follower,
                 mailbox: mailbox.downgrade(),

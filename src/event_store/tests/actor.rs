@@ -54,8 +54,12 @@ struct Bench {
 }
 
 fn bench() -> Bench {
+    bench_with_room(true)
+}
+
+fn bench_with_room(has_room: bool) -> Bench {
     let (say, words) = blocking::channel();
-    let (appended, has_room) = (Arc::default(), Arc::new(Mutex::new(true)));
+    let (appended, has_room) = (Arc::default(), Arc::new(Mutex::new(has_room)));
     let log = ObedientLog {
         words,
         appended: Arc::clone(&appended),
@@ -208,6 +212,19 @@ async fn without_room_commands_are_refused_until_there_is_some() {
     bench.say.send(Ok(())).unwrap();
     let accepted = bench.store.execute(vec![open(1, 0)], Detail::All).await;
     assert_eq!(accepted.unwrap().position, 1);
+    bench.stop().await;
+}
+
+/// A disk that is full already when the server starts is told as one that fills up later.
+#[tokio::test]
+async fn a_log_that_has_no_room_from_the_beginning_says_so() {
+    let bench = bench_with_room(false);
+    let mut status = bench.store.status();
+    assert_eq!(*status.borrow(), StoreStatus::NoRoom);
+    let refused = bench.store.execute(vec![open(1, 0)], Detail::All).await;
+    assert_eq!(refused.unwrap_err(), Failure::NoRoom);
+    *bench.has_room.lock().unwrap() = true;
+    status.wait_for(|status| *status == StoreStatus::Serving).await.unwrap();
     bench.stop().await;
 }
 
