@@ -162,7 +162,39 @@ mod tests {
         }
     }
 
+    /// Numbers at and around every limit, and any others.
+    fn any_minor() -> impl Strategy<Value = i64> {
+        let near = |limit: i64| (-2..=2_i64).prop_map(move |off| limit.saturating_add(off));
+        prop_oneof![near(0), near(AMOUNT_MAX_MINOR), near(i64::MIN), near(i64::MAX), any::<i64>()]
+    }
+
     proptest! {
+        /// What is computed is what integers without limits give, wherever that is in range.
+        #[test]
+        fn sums_are_exact_or_refused(held in any_minor(), moved in any_minor()) {
+            let in_range = |minor: i128| (0..=AMOUNT_MAX_MINOR.into()).contains(&minor);
+            let (balance, amount) = (Balance::new(held), Amount::new(moved));
+            let (held, moved) = (i128::from(held), i128::from(moved));
+            prop_assert_eq!(balance.is_some(), in_range(held));
+            prop_assert_eq!(amount.is_some(), in_range(moved) && moved > 0);
+            if let (Some(balance), Some(amount)) = (balance, amount) {
+                let exact = |balance: Option<Balance>| balance.map(|it| i128::from(it.minor()));
+                let expected = |minor: i128| Some(minor).filter(|minor| in_range(*minor));
+                prop_assert_eq!(exact(balance.plus(amount)), expected(held + moved));
+                prop_assert_eq!(exact(balance.minus(amount)), expected(held - moved));
+            }
+        }
+
+        #[test]
+        fn every_currency_code_survives_packing(text in "[A-Z]{3,10}", packed in any::<u64>()) {
+            let code = CurrencyCode::parse(&text).unwrap();
+            prop_assert_eq!(code.to_string(), text);
+            prop_assert_eq!(CurrencyCode::from_packed(code.packed()), Some(code));
+            if let Some(code) = CurrencyCode::from_packed(packed) {
+                prop_assert_eq!(CurrencyCode::parse(&code.to_string()), Some(code));
+            }
+        }
+
         #[test]
         fn adding_then_taking_gives_back(
             balance in 0..=AMOUNT_MAX_MINOR,

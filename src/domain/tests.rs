@@ -6,6 +6,8 @@ use uuid::Uuid;
 
 use super::*;
 
+mod saga;
+
 const ALICE: u128 = 0xa11ce;
 const BOB: u128 = 0xb0b;
 const CARA: u128 = 0xca4a;

@@ -207,7 +207,7 @@ fn lacks_what_must_be_absent(source: &Source) -> Vec<Finding> {
 }
 
 fn gives_reasons_for_dependencies(source: &Source) -> Vec<Finding> {
-    if !source.path.ends_with("Cargo.toml") {
+    if Path::new(&source.path).file_name().is_none_or(|name| name != "Cargo.toml") {
         return Vec::new();
     }
     let mut findings = Vec::new();
@@ -251,8 +251,20 @@ fn lines_with_word<'a>(text: &str, word: &'a str) -> Vec<(usize, &'a str)> {
 fn tree() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = Vec::new();
-    let tops =
-        [".ci", "Cargo.toml", "benches", "build.rs", "examples", "proto/daybook", "src", "tests"];
+    let tops = [
+        ".ci",
+        "Cargo.toml",
+        "benches",
+        "build.rs",
+        "examples",
+        "fuzz/Cargo.toml",
+        "fuzz/fuzz_targets",
+        "fuzz/run",
+        "fuzz/src",
+        "proto/daybook",
+        "src",
+        "tests",
+    ];
     for top in tops {
         gather(root, top, &mut sources);
     }
@@ -314,6 +326,7 @@ fn each_rule_can_fail() {
         ("src/server.rs", "//! A.\nSystemTime::now();", "2: SystemTime::now in server: time is"),
         ("Cargo.toml", "[dependencies]\na = \"1\"", "2: the dependency a has no reason"),
         ("Cargo.toml", "[target.'cfg(unix)'.dev-dependencies]\n\na.path = 'b'", "3: the dep"),
+        ("fuzz/Cargo.toml", "[dependencies]\na = \"1\"", "2: the dependency a has no reason"),
         ("Cargo.toml", "[dependencies.a]\nversion = '1'", "1: dependencies.a has no reason"),
     ];
     for (path, text, expected) in samples {

@@ -1,6 +1,9 @@
 //! The bytes of entries: they never change, they have one form, and nothing else is taken.
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::domain::{AMOUNT_MAX_MINOR, Event, Fact, TransferError};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
@@ -129,4 +132,135 @@ fn a_transfer_and_a_deposit_take_few_bytes() {
     let mut command = transfer(None, 50, 51, 1_000);
     command.request_id = request(7_001);
     assert!(largest(command) <= 116);
+}
+
+/// Any text of a person, up to the longest.
+fn any_text(chars_min: usize) -> impl Strategy<Value = String> {
+    let text = |chars| prop::collection::vec(any::<char>(), chars);
+    let chars = prop_oneof![Just(chars_min), chars_min..20, Just(256)];
+    let printed = |letter: char| if letter.is_control() { 'x' } else { letter };
+    chars.prop_flat_map(text).prop_map(move |text| text.into_iter().map(printed).collect())
+}
+
+/// Any number, most of them small.
+fn any_number() -> impl Strategy<Value = u64> {
+    prop_oneof![0..300_u64, any::<u64>()]
+}
+
+fn any_minor(least: i64) -> impl Strategy<Value = i64> {
+    prop_oneof![least..300, Just(AMOUNT_MAX_MINOR), least..=AMOUNT_MAX_MINOR]
+}
+
+/// An account before the entry at `position`, with links that lead back.
+fn any_account(number: u128, position: u64) -> impl Strategy<Value = EntryAccount> {
+    let skip = prop_oneof![Just(0), 1..position];
+    let link = (1..position, skip).prop_map(|(previous, skip)| AccountLink { previous, skip });
+    (any::<u32>(), any_number(), any_minor(0), link).prop_map(
+        move |(place, version, minor, link)| EntryAccount {
+            id: account(number),
+            number: place,
+            version,
+            balance: Balance::new(minor).unwrap(),
+            link: if version == 0 { AccountLink::default() } else { link },
+        },
+    )
+}
+
+/// Any fact but for its balance, which follows from the one before; `None` where there is none.
+fn any_fact() -> impl Strategy<Value = Box<dyn Fn(Balance) -> Option<Fact>>> {
+    let parts = (any_text(1), "[A-Z]{3,10}", any_minor(0), any_minor(1), 0..4_usize, 0..4_u128);
+    (0..8_u8, parts).prop_map(|(kind, (owner, currency, initial, minor, error, to))| {
+        let fact = move |before: Balance| {
+            let amount = amount(minor);
+            let errors = [
+                TransferError::InsufficientFunds,
+                TransferError::DestinationNotFound,
+                TransferError::DestinationClosed,
+                TransferError::BalanceLimit,
+            ];
+            let added = |compensation| {
+                let balance = before.plus(amount)?;
+                Some(Fact::MoneyDeposited { amount, balance, compensation })
+            };
+            Some(match kind {
+                0 => Fact::AccountOpened {
+                    owner: Owner::new(&owner).unwrap(),
+                    currency: CurrencyCode::parse(&currency).unwrap(),
+                    initial_balance: Balance::new(initial).unwrap(),
+                },
+                1 | 2 => added(kind == 2)?,
+                3 => Fact::MoneyWithdrawn { amount, balance: before.minus(amount)? },
+                4 => Fact::TransferInitiated { to: account(to), amount },
+                5 => Fact::TransferCompleted,
+                6 => Fact::TransferFailed { error: errors[error] },
+                _ => Fact::AccountClosed,
+            })
+        };
+        let fact: Box<dyn Fn(Balance) -> Option<Fact>> = Box::new(fact);
+        fact
+    })
+}
+
+/// The events that these facts are, as far as the balances go.
+fn events_of(
+    accounts: &[EntryAccount],
+    facts: &[(usize, Box<dyn Fn(Balance) -> Option<Fact>>)],
+) -> Vec<Event> {
+    let mut balances: Vec<Balance> = accounts.iter().map(|account| account.balance).collect();
+    let mut events = vec![Event { slot: 0, fact: Fact::TransferCompleted }];
+    for (slot, fact) in facts {
+        let slot = slot % accounts.len();
+        if let Some(fact) = fact(balances[slot]) {
+            balances[slot] = fact.balance_after().unwrap_or(balances[slot]);
+            events.push(Event { slot, fact });
+        }
+    }
+    events
+}
+
+/// Any entry that can be written, whether or not a command records such a one.
+fn any_entry() -> impl Strategy<Value = Entry> {
+    // No log has more positions, and twice a way back is still a number.
+    let position = prop_oneof![2..1_000_u64, 2..1_u64 << 62];
+    let entry = |first_position: u64| {
+        let accounts = (any_account(1, first_position), any_account(2, first_position));
+        let facts = prop::collection::vec((0..2_usize, any_fact()), 0..5);
+        let ids = (any::<u128>(), any::<u128>(), any::<bool>(), any::<bool>(), any::<bool>());
+        let rest = (0..=i64::MAX, prop::option::of(any_number()), any_text(0), 0..first_position);
+        (accounts, facts, ids, rest, any::<bool>()).prop_map(
+            move |(
+                (one, other),
+                facts,
+                ids,
+                (time_micros, expected_version, reason, previous),
+                alone,
+            )| {
+                let accounts = if alone { vec![one] } else { vec![one, other] };
+                let (request, saga, has_request, has_saga, id_given) = ids;
+                let own = codec().ids().at(first_position, time_micros);
+                let id = if id_given { Uuid::from_u128(saga | 1) } else { own };
+                Entry {
+                    first_position,
+                    time_micros,
+                    request_id: has_request.then(|| RequestId::new(Uuid::from_u128(request | 1))),
+                    expected_version,
+                    id_given,
+                    saga: has_saga.then(|| SagaLink { id: SagaId::new(id), previous }),
+                    reason: reason.into(),
+                    events: events_of(&accounts, &facts),
+                    accounts,
+                }
+            },
+        )
+    };
+    position.prop_flat_map(entry)
+}
+
+proptest! {
+    /// Every kind of event, every flag, the longest texts, the largest numbers, all links.
+    #[test]
+    fn any_entry_survives_encoding(entry in any_entry()) {
+        let bytes = encoded(&entry);
+        prop_assert_eq!(codec().decode(entry.first_position, &bytes), Ok(entry));
+    }
 }

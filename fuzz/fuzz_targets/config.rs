@@ -1,0 +1,100 @@
+//! The configuration file: whatever it holds, it is refused with a text that names the file, or it
+//! gives settings within their ranges, and says the same again when they are written as a file.
+#![no_main]
+
+use std::{fs, path::PathBuf, sync::LazyLock, time::Duration};
+
+use daybook::ops::{
+    config::{Config, ConfigError, ServeArgs, resolve},
+    telemetry::LogFormat,
+};
+use daybook_fuzz::has_canary;
+use libfuzzer_sys::fuzz_target;
+
+/// The file that each text is put in. Each process has its own.
+static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
+    let name = format!("daybook-fuzz-{}.toml", std::process::id());
+    std::env::temp_dir().join(name)
+});
+
+/// The largest file that is read.
+const FILE_BYTES_MAX: usize = 64 * 1024;
+
+/// Begins a text that is to come after a comment, so long that half of it is beyond the limit.
+/// There is no other use for it: no file is right that begins with it.
+const FAR: u8 = b'~';
+
+fuzz_target!(|text: &[u8]| {
+    match text.split_first() {
+        Some((&FAR, rest)) => {
+            let comment = vec![b'#'; FILE_BYTES_MAX.saturating_sub(rest.len() / 2)];
+            check(&[&comment, rest].concat());
+        }
+        Some(_) | None => check(text),
+    }
+});
+
+fn check(text: &[u8]) {
+    match resolve_text(text) {
+        Ok(config) => {
+            assert!(text.len() <= FILE_BYTES_MAX);
+            check_ranges(&config);
+            if let Some(again) = written(&config) {
+                assert_eq!(resolve_text(again.as_bytes()).ok(), Some(config), "{again}");
+            }
+        }
+        Err(error) => check_error(text, &error),
+    }
+}
+
+fn resolve_text(text: &[u8]) -> Result<Config, ConfigError> {
+    fs::write(&*FILE, text).expect("the file can be written");
+    let resolved = resolve(ServeArgs { config: Some(FILE.clone()), ..ServeArgs::default() });
+    fs::remove_file(&*FILE).expect("the file can be removed");
+    resolved
+}
+
+fn check_ranges(config: &Config) {
+    // Planted: fewer events between checkpoints are said to be refused.
+    let checkpoint_events_min = if has_canary() { 1_000_000 } else { 1_024 };
+    assert!((1_024..=16_777_216).contains(&config.request_id_window), "{config:?}");
+    assert!((checkpoint_events_min..=1 << 40).contains(&config.checkpoint_events), "{config:?}");
+    assert!(config.drain_grace <= Duration::from_secs(3_600), "{config:?}");
+    assert!(!config.data_dir.as_os_str().is_empty(), "{config:?}");
+}
+
+fn check_error(text: &[u8], error: &ConfigError) {
+    assert!(error.to_string().contains(&*FILE.to_string_lossy()), "{error}");
+    match error {
+        ConfigError::Unreadable { .. } => assert!(std::str::from_utf8(text).is_err(), "{error}"),
+        ConfigError::TooLarge { .. } => assert!(text.len() > FILE_BYTES_MAX, "{error}"),
+        ConfigError::Invalid { source, .. } => assert!(!source.message().is_empty(), "{error}"),
+    }
+}
+
+/// The settings as a file; `None` for texts that would need an escape there.
+fn written(config: &Config) -> Option<String> {
+    let (data_dir, log_level) = (config.data_dir.to_str()?, config.log_level.to_string());
+    if [data_dir, &log_level].iter().any(|text| text.contains(['\\', '"']) || !is_printed(text)) {
+        return None;
+    }
+    let log_format = match config.log_format {
+        LogFormat::Auto => "auto",
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    };
+    Some(format!(
+        "listen = \"{}\"\ndata_dir = \"{data_dir}\"\nephemeral = {}\nrequest_id_window = {}\n\
+         checkpoint_events = {}\ndrain_grace = \"{}ms\"\nlog_format = \"{log_format}\"\n\
+         log_level = \"{log_level}\"\n",
+        config.listen,
+        config.ephemeral,
+        config.request_id_window,
+        config.checkpoint_events,
+        config.drain_grace.as_millis(),
+    ))
+}
+
+fn is_printed(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
