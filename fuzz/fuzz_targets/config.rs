@@ -59,7 +59,7 @@ fn check_ranges(config: &Config) {
     let checkpoint_events_min = if has_canary() { 1_000_000 } else { 1_024 };
     assert!((1_024..=16_777_216).contains(&config.request_id_window), "{config:?}");
     assert!((checkpoint_events_min..=1 << 40).contains(&config.checkpoint_events), "{config:?}");
-    assert!(config.drain_grace <= Duration::from_secs(3_600), "{config:?}");
+    assert!(config.drain_grace <= Duration::from_hours(1), "{config:?}");
     assert!(!config.data_dir.as_os_str().is_empty(), "{config:?}");
 }
 
