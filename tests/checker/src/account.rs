@@ -119,14 +119,13 @@ fn carry_out(before: State, deed: &Deed) -> Result<State, Wrong> {
 
 /// The outcome of a command. What becomes of a transfer beyond its source is for the line of its
 /// destination to say.
-fn decide<'a>(before: State, deed: &'a Deed) -> &'a str {
+fn decide(before: State, deed: &Deed) -> &str {
     let is_there = before.version > 0;
     match deed.action {
         Action::Open if is_there => return "ACCOUNT_EXISTS",
-        Action::Open => return "DONE",
         Action::Receive if !is_there => return "DESTINATION_NOT_FOUND",
         Action::Receive if before.closed => return "DESTINATION_CLOSED",
-        Action::Receive => return "DONE",
+        Action::Open | Action::Receive => return "DONE",
         _ if !is_there => return "ACCOUNT_NOT_FOUND",
         _ => {}
     }
