@@ -153,8 +153,8 @@ struct Sums {
     outside: i64,
     /// What is on its way in each transfer that has begun and not ended.
     open: HashMap<String, i64>,
-    /// In how many more events the transfer ends that has moved its money.
-    ends_left: usize,
+    /// Whether the first of the two events has come that end a transfer which moved its money.
+    is_ending: bool,
 }
 
 impl Sums {
@@ -190,8 +190,9 @@ impl Sums {
         let is_end = match event.payload {
             Some(Payload::TransferFailed(_)) => true,
             Some(Payload::TransferCompleted(_)) => {
-                self.ends_left = if self.ends_left == 0 { 1 } else { 0 };
-                self.ends_left == 0
+                // One on each side.
+                self.is_ending = !self.is_ending;
+                !self.is_ending
             }
             _ => false,
         };

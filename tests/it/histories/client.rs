@@ -110,16 +110,11 @@ impl Caller {
     }
 
     async fn ask(&mut self, question: Question) -> bool {
-        match self.reads.ask(question).await {
-            Some(operations) => {
-                self.history.extend(operations);
-                true
-            }
-            None => {
-                assert!(self.shared.is_killed(), "a read failed, and the server lives");
-                false
-            }
-        }
+        let answer = self.reads.ask(question).await;
+        let is_alive = answer.is_some();
+        assert!(is_alive || self.shared.is_killed(), "a read failed, and the server lives");
+        self.history.extend(answer.into_iter().flatten());
+        is_alive
     }
 
     /// Sends a new command; some twice at once, some again when they have been answered, and some

@@ -69,10 +69,7 @@ pub(super) fn check(history: &[Operation], books: &Books) -> Result<Report, Stri
 
 /// Whether an operation says that it was the one that took effect.
 fn is_first(operation: &Operation) -> bool {
-    let verdict = match &operation.deed {
-        Deed::Command { verdict, .. } => verdict,
-        _ => return false,
-    };
+    let Deed::Command { verdict, .. } = &operation.deed else { return false };
     matches!(verdict, Verdict::Recorded { replayed: false, .. })
 }
 
