@@ -61,16 +61,17 @@ async fn histories_of_clients_are_one_strict_order_across_kills() {
         "P3 P4 P5 P8 P12: operations {operations}, kills {}, pauses {}, commands {commands}, \
          repeats {repeats}, replayed {replayed}, refused {refused}, unknown {unknown} \
          ({found} had happened, {not_found} not), double effects 0, anomalies 0, undecided 0, \
-         reads at a position {min_position_reads}, as of {as_of_reads}, sums {sums}, positions {}, delivered \
-         {delivered}, resumes {resumes}, seed {seed}, {ran:.1} s + {:.1} s",
+         reads at a position {min_position_reads}, as of {as_of_reads}, sums {sums}, \
+         positions {}, delivered {delivered}, resumes {resumes}, seed {seed}, \
+         {ran:.1} s + {:.1} s",
         tally.kills,
         tally.pauses,
         books.head(),
         begun.elapsed().as_secs_f32() - ran,
     );
     assert!(tally.kills >= 1 && tally.pauses >= tally.kills, "too little happened: {tally:?}");
-    assert!(unknown >= tally.kills, "no kill hit anything");
-    assert!(repeats * 6 >= commands && replayed * 10 >= commands, "too few repeats");
+    assert!(unknown >= tally.kills && found > 0 && not_found > 0, "the kills hit little");
+    assert!(repeats * 7 >= commands && replayed * 10 >= commands, "too few repeats");
     assert!(refused * 50 >= commands, "too few refusals");
     assert!(sums * 30 >= operations, "too few sums");
     assert!(min_position_reads * 30 >= operations && as_of_reads * 100 >= operations);
