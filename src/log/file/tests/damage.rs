@@ -9,16 +9,16 @@ use crate::log::{Damage, Head, chain};
 use crate::sim::disk::{Image, SimDisk};
 
 /// A log that is whole, and what is in it.
-struct Sample {
-    image: Image,
-    shapes: Shape,
-    head: Head,
-    options: Options,
+pub(super) struct Sample {
+    pub(super) image: Image,
+    pub(super) shapes: Shape,
+    pub(super) head: Head,
+    pub(super) options: Options,
 }
 
 /// What became of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Outcome {
+pub(super) enum Outcome {
     /// Damage was found and named.
     Damaged,
     /// Nothing that was recorded is touched; the log goes on.
@@ -39,7 +39,7 @@ impl Sample {
     /// Opens a log that was tampered with. Whatever is served must be a beginning of what was
     /// recorded; after damage, nothing may have been changed.
     /// Verification must have found the same.
-    fn judge(&self, image: &Image, what: &str) -> Outcome {
+    pub(super) fn judge(&self, image: &Image, what: &str) -> Outcome {
         let disk = SimDisk::of(image, 0);
         let found = verify(&disk).unwrap();
         let log = self.open(&disk);
@@ -68,19 +68,19 @@ impl Sample {
         try_open(disk.shared(), &self.options).unwrap()
     }
 
-    fn with(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Image {
+    pub(super) fn with(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Image {
         let mut image = self.image.clone();
         change(image.get_mut(name).unwrap());
         image
     }
 }
 
-fn small() -> Sample {
+pub(super) fn small() -> Sample {
     Sample::new(sample(), tiny())
 }
 
 /// One group of several frames in the middle, and groups around it.
-fn large() -> Sample {
+pub(super) fn large() -> Sample {
     let disk = SimDisk::new(2);
     let mut log = try_open(disk.shared(), &roomy()).unwrap();
     log.append(&[(1, 30)]).unwrap();
@@ -93,7 +93,7 @@ fn large() -> Sample {
 }
 
 /// Where frames are: (file, offset, length, kind).
-fn frames(image: &Image) -> Vec<(String, usize, usize, u8)> {
+pub(super) fn frames(image: &Image) -> Vec<(String, usize, usize, u8)> {
     let mut frames = Vec::new();
     for name in segments(image) {
         let (bytes, mut at) = (&image[&name], 512);

@@ -8,6 +8,7 @@ mod directory;
 mod edits;
 mod faults;
 mod format;
+mod misplaced;
 mod scrub;
 mod torn;
 
