@@ -180,11 +180,12 @@ pub fn resolve(args: ServeArgs) -> Result<Config, ConfigError> {
 fn read_file(path: &Path) -> Result<ServeArgs, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreadable)?.take(FILE_BYTES_MAX.saturating_add(1));
-    let mut text = String::new();
-    file.read_to_string(&mut text).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(unreadable)?;
     if file.limit() == 0 {
         return Err(ConfigError::TooLarge { path: path.to_owned() });
     }
+    let text = io::read_to_string(&*bytes).map_err(unreadable)?;
     toml::from_str(&text)
         .map_err(|source| ConfigError::Invalid { path: path.to_owned(), source: Box::new(source) })
 }
@@ -493,7 +494,7 @@ mod tests {
     fn a_file_may_have_64_kib() {
         let longest = "#".repeat(64 * 1024);
         assert_eq!(resolve_with_file(&longest, &[]).unwrap(), Config::default());
-        let error = resolve_with_file(&format!("{longest}#"), &[]).unwrap_err();
-        assert!(matches!(error, ConfigError::TooLarge { .. }), "{error}");
+        let longer = ["#", "ü"].map(|more| resolve_with_file(&(longest.clone() + more), &[]));
+        assert!(longer.iter().all(|it| matches!(it, Err(ConfigError::TooLarge { .. }))));
     }
 }
