@@ -13,6 +13,7 @@ mod bad_input;
 mod bench;
 mod commands;
 mod crash;
+mod golden;
 mod histories;
 mod overload;
 mod process;
