@@ -89,8 +89,8 @@ fn verify(path: &Path) -> Output {
 /// What a server tells of its ledger: position and hash, accounts, transfers, and every event.
 async fn told(server: &Server) -> String {
     let mut reader = QueryServiceClient::new(server.connect().await);
-    let stats = audit::stats(&mut reader).await;
-    let mut text = format!("position {}\nhash {}\n", stats.position, stats.head_hash);
+    let figures = audit::stats(&mut reader).await;
+    let mut text = format!("position {}\nhash {}\n", figures.position, figures.head_hash);
     let accounts = reader.list_accounts(ListAccountsRequest::default()).await.unwrap();
     for account in accounts.into_inner().accounts {
         let (id, owner, currency) = (account.account_id, account.owner, account.currency_code);
