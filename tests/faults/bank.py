@@ -19,6 +19,8 @@ from channel import Broken, Channel, Refused, decode, encode, first
 
 START_SECONDS = 60
 STOP_SECONDS = 30
+# As long as a try to make a segment takes that fails, and another.
+SPARE_SECONDS = 20
 COMMANDS, QUERIES = "/daybook.v1.CommandService/", "/daybook.v1.QueryService/"
 HEALTH = "/grpc.health.v1.Health/Check"
 SERVING = 1
@@ -77,12 +79,19 @@ class Server:
 
     def with_spare(self):
         """Waits until the next segment is there as well."""
-        for _ in range(500):
+        for _ in range(SPARE_SECONDS * 100):
             with contextlib.suppress(OSError):
                 if (self.data / "spare.tmp").stat().st_size >= SEGMENT_BYTES:
                     return self
+            if not self.listener.is_alive():
+                return self
             time.sleep(0.01)
         raise Wrong("no spare was made")
+
+    def has_gone(self, seconds):
+        """Whether the process ends by itself within so long a time."""
+        self.listener.join(seconds)
+        return not self.listener.is_alive()
 
     def threads(self):
         """The names of its threads by their ids."""
@@ -410,7 +419,15 @@ class Attached:
         if "attached" not in told:
             raise Wrong(f"strace: {told.strip()}")
 
+    def release(self):
+        """Ends the tracer of a process that was killed, which may wait for it for ever."""
+        self.process.kill()
+        self.process.wait()
+
     def detach(self):
+        with contextlib.suppress(OSError):
+            # One that had just begun had no name of its own yet.
+            self.threads.update(self.server.threads())
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         self.process.stderr.read()

@@ -22,7 +22,8 @@ from channel import Channel, decode, encode, first
 
 MIB = 1024 * 1024
 DELAY_MICROS = 300_000
-REASON = "x" * 250
+# As many bytes as a reason may have, so that few commands fill a disk.
+REASON = "\U0001f4d6" * 256
 # _IOR('X', 125, u32) of ext4, and its way that does not write the journal first.
 SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2
 # The room of the first segment and of a later one, and of all else that is small.

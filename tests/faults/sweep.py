@@ -35,6 +35,8 @@ EVERY_UP_TO = 6
 WORKERS = 2
 # As long as a line takes that an idle writer leaves in the log, and half as much again.
 IDLE_SECONDS = 0.15
+# As long as a process that was killed may take until its end is seen.
+GONE_SECONDS = 0.5
 REASON = "x" * 250
 
 
@@ -181,8 +183,8 @@ def while_it_runs(act, place, scene, data, book, site):
         names = sorted({"pwrite64", "fdatasync", site[0]})
         tracer = bank.Attached(server, path, names, scene.paths(data), injection(*site))
         act(server, depositor)
-        if site[1] == KILL and server.process.poll() is not None:
-            server.kill()
+        if site[1] == KILL and server.has_gone(GONE_SECONDS):
+            tracer.release()
             return Tally(cases=1, faults=1)
         found = judge(server, depositor, tracer, site[1])
         server.kill()
