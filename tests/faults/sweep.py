@@ -25,7 +25,7 @@ SHORT = "SHORT"
 KILL = "KILL"
 WRITES = {"pwrite64": (*HARD, *SOFT, SHORT), "fdatasync": (*HARD, *SOFT)}
 # The threads without which the log goes on.
-HELPERS = ("daybook-spare", "daybook-checkpo")
+HELPERS = ("daybook-spare", "daybook-checkpo", "daybook-scrub")
 # What is written with these is information only.
 NEEDLESS = ("write", "ftruncate")
 # Codes with which a server ends that could not start: a failure of a part, or of the medium.
