@@ -226,6 +226,20 @@ def overload(commands, most, flood, apart):
     return measure
 
 
+def overloaded_deposits(name, connections):
+    """A row of single deposits, twice as many as there can be on 16 connections."""
+    return Row(
+        name,
+        f"Twice as many deposits as there can be, on {connections} connections",
+        overload(
+            1,
+            ["--in-flight", "256", "--connections", "16"],
+            ["--in-flight", "16384", "--connections", str(connections)],
+            True,
+        ),
+    )
+
+
 def footprint(place):
     with place.server() as server:
         time.sleep(IDLE_SECONDS)
@@ -283,26 +297,8 @@ ROWS = [
     Row("tail-hundred", "A hundred tails, live, at 5,000 commands/s", tail_hundred),
     Row("start", "Start with 10 million events", start),
     Row("size", "What accounts and commands take", size),
-    Row(
-        "overload",
-        "Twice as many deposits as there can be, on 16 connections",
-        overload(
-            1,
-            ["--in-flight", "256", "--connections", "16"],
-            ["--in-flight", "16384", "--connections", "16"],
-            True,
-        ),
-    ),
-    Row(
-        "overload-64",
-        "Twice as many deposits as there can be, on 64 connections",
-        overload(
-            1,
-            ["--in-flight", "256", "--connections", "16"],
-            ["--in-flight", "16384", "--connections", "64"],
-            True,
-        ),
-    ),
+    overloaded_deposits("overload", 16),
+    overloaded_deposits("overload-64", 64),
     Row(
         "overload-batches",
         "Twice as many transfers in batches as there can be, more than is taken in",

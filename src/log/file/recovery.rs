@@ -84,15 +84,16 @@ impl Directory {
     /// [`OpenError`]; damage is none of them, see [`Opened::damage`].
     pub fn open(self, from: Option<Resume>, visit: Visit<'_>) -> Result<Opened, OpenError> {
         let Self { disk, options, lock, catalog } = self;
-        // What is before the place to go on from is not read now.
-        let verified = if from.is_some() { 0 } else { u64::MAX };
         let mut scanned = scan(&*disk, &catalog, from.as_ref(), visit, &mut |_, _| {})?;
         let index = std::mem::take(&mut scanned.index);
         let shared = Shared::new(Arc::clone(&disk), lock, scanned.log_id, scanned.tip(), index);
         let shared = Arc::new(shared);
-        let verified = verified.min(scanned.joint.position());
+        // What is before the place to go on from was not read now.
+        let (verified, unseen) = match from {
+            Some(_) => (0, 1),
+            None => (scanned.joint.position(), scanned.end.segment),
+        };
         shared.note_scrubbed(1, verified, None);
-        let unseen = if verified == 0 { 1 } else { scanned.end.segment };
         let (torn, damage) = match &scanned.tail {
             Tail::Whole => (None, None),
             Tail::Torn(torn) => (Some(torn.clone()), None),
