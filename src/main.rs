@@ -4,7 +4,7 @@ use std::{io, process::ExitCode};
 
 use clap::Parser;
 use daybook::{
-    cli::{self, BenchArgs, CliError, TailArgs, VerifyArgs},
+    cli::{self, BackupArgs, BenchArgs, CliError, RestoreArgs, TailArgs, VerifyArgs},
     log::file::OpenError,
     ops::{
         config::{self, Config, ServeArgs},
@@ -25,7 +25,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The command line or the configuration is wrong (`EX_USAGE` of sysexits).
 const EXIT_USAGE: u8 = 64;
-/// The log is damaged (`EX_DATAERR`).
+/// The log is damaged, or not the expected one (`EX_DATAERR`).
 const EXIT_DAMAGED: u8 = 65;
 /// The data directory or the network cannot be used (`EX_IOERR`).
 const EXIT_IO: u8 = 74;
@@ -35,8 +35,8 @@ const EXIT_IN_USE: u8 = 75;
 const EXIT_FAILURE: u8 = 1;
 
 const EXIT_HELP: &str = "Exit codes: 0 done, 1 failed while running, 64 wrong usage or \
-    configuration, 65 the log is damaged or of an unknown format, 74 a directory, file or address \
-    cannot be used, 75 the data directory is in use by another process.";
+    configuration, 65 the log is damaged, of an unknown format or not the expected one, 74 a \
+    directory, file or address cannot be used, 75 the data directory is in use by another process.";
 
 /// An event-sourced bank ledger as a gRPC service.
 #[derive(Parser)]
@@ -58,6 +58,10 @@ enum Command {
     Tail(TailArgs),
     /// Verifies a data directory that no server uses
     Verify(VerifyArgs),
+    /// Copies the log of a data directory, also while a server uses it
+    Backup(BackupArgs),
+    /// Makes a data directory from a backup
+    Restore(RestoreArgs),
     /// Puts load on a server, and measures it
     Bench(BenchArgs),
 }
@@ -82,6 +86,8 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve(args),
         Command::Tail(args) => runtime().and_then(|runtime| Ok(runtime.block_on(cli::tail(args))?)),
         Command::Verify(args) => cli::verify(&args).map_err(Failure::from),
+        Command::Backup(args) => cli::backup(&args).map_err(Failure::from),
+        Command::Restore(args) => cli::restore(&args).map_err(Failure::from),
         Command::Bench(args) => {
             runtime().and_then(|runtime| Ok(runtime.block_on(cli::bench(args))?))
         }
@@ -143,6 +149,7 @@ fn open_exit_code(error: &OpenError) -> u8 {
         OpenError::UnknownVersion { .. } => EXIT_DAMAGED,
         OpenError::NoLog
         | OpenError::Unfinished
+        | OpenError::HalfRestored
         | OpenError::SegmentTooSmall { .. }
         | OpenError::Io { .. } => EXIT_IO,
     }
@@ -173,9 +180,11 @@ impl From<CliError> for Failure {
         let exit_code = match &error {
             CliError::Usage(_) => EXIT_USAGE,
             CliError::Call(_) | CliError::Unsound(_) => EXIT_FAILURE,
-            CliError::Damaged(_) => EXIT_DAMAGED,
+            CliError::Damaged(_) | CliError::OtherHash { .. } | CliError::OtherLog(_) => {
+                EXIT_DAMAGED
+            }
             CliError::Open(open) => open_exit_code(open),
-            CliError::Io(_) => EXIT_IO,
+            CliError::NotEmpty(_) | CliError::Io(_) => EXIT_IO,
         };
         Self { message: error.to_string(), exit_code }
     }

@@ -1,14 +1,17 @@
 //! The commands beside serving: they watch, verify and measure a ledger.
 //!
 //! They own what a person at a terminal sees. `tail` and `bench` are clients like any other, over
-//! gRPC; `verify` reads a data directory that no server uses.
+//! gRPC; `verify` and `restore` work on data directories that no server uses, and `backup` on any.
 
+mod backup;
 mod bench;
 mod connect;
 mod json;
+mod progress;
 mod tail;
 mod verify;
 
+pub use backup::{BackupArgs, RestoreArgs, backup, restore};
 pub use bench::{BenchArgs, bench};
 pub use tail::{TailArgs, tail};
 pub use verify::{VerifyArgs, verify};
@@ -25,15 +28,41 @@ pub enum CliError {
     /// The log is damaged.
     #[error("{0}")]
     Damaged(#[from] crate::log::Damage),
+    /// The log is whole, and not the one that was expected.
+    #[error("the hash is {hash}, not {expected}")]
+    OtherHash {
+        /// What was expected.
+        expected: blake3::Hash,
+        /// What is there.
+        hash: blake3::Hash,
+    },
     /// The data directory could not be opened.
     #[error("{0}")]
     Open(#[from] crate::log::file::OpenError),
+    /// What is in the directory of a backup belongs to another log.
+    #[error("{0}")]
+    OtherLog(crate::log::file::CopyError),
+    /// A log cannot be restored over something else.
+    #[error("{0}")]
+    NotEmpty(crate::log::file::CopyError),
     /// The system refused something.
     #[error("{0}")]
     Io(#[from] std::io::Error),
     /// What was measured does not add up: money was lost or made.
     #[error("{0}")]
     Unsound(String),
+}
+
+impl From<crate::log::file::CopyError> for CliError {
+    fn from(error: crate::log::file::CopyError) -> Self {
+        use crate::log::file::CopyError;
+        match error {
+            CopyError::Open(error) => error.into(),
+            CopyError::Damaged(damage) => damage.into(),
+            CopyError::NoBeginning(_) => Self::OtherLog(error),
+            CopyError::NotEmpty(_) => Self::NotEmpty(error),
+        }
+    }
 }
 
 impl From<tonic::Status> for CliError {

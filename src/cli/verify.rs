@@ -5,9 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
-
-use super::CliError;
+use super::{CliError, progress::Progress};
 use crate::{
     event_store::REQUEST_ID_WINDOW_DEFAULT,
     log::file::{self, StdDisk, Verified},
@@ -22,27 +20,36 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "DIR", env = "DAYBOOK_DATA_DIR", hide_env_values = true)]
     #[arg(default_value = "./daybook-data")]
     data_dir: PathBuf,
+
+    /// Fail unless the hash at the end is this one, as it was noted somewhere else
+    #[arg(long, value_name = "HASH")]
+    expect_hash: Option<blake3::Hash>,
 }
 
 /// Runs `daybook verify`.
 ///
 /// # Errors
-/// [`CliError::Damaged`] when damage was found, and others when the directory cannot be read.
+/// [`CliError::Damaged`] when damage was found, [`CliError::OtherHash`] when there is another hash
+/// than the expected one, and others when the directory cannot be read.
 pub fn verify(args: &VerifyArgs) -> Result<(), CliError> {
     let disk = StdDisk::open_read_only(&args.data_dir)?;
-    let bar = ProgressBar::new(0).with_style(style());
+    let mut progress = Progress::new("verify");
     let mut fold = Fold::new(REQUEST_ID_WINDOW_DEFAULT);
-    let mut progress = |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    };
-    let verified = file::verify(&disk, &mut progress, &mut |log_id, block| {
-        fold.add(log_id, block).map_err(|wrong| wrong.to_string())
-    });
-    bar.finish_and_clear();
+    let verified =
+        file::verify(&disk, &mut |done, total| progress.tell(done, total), &mut |log_id, block| {
+            fold.add(log_id, block).map_err(|wrong| wrong.to_string())
+        });
+    progress.end();
     let verified = verified?;
     print(&verified)?;
-    verified.damage.map_or(Ok(()), |damage| Err(damage.into()))
+    if let Some(damage) = verified.damage {
+        return Err(damage.into());
+    }
+    let hash = blake3::Hash::from_bytes(verified.head.hash);
+    match args.expect_hash {
+        Some(expected) if expected != hash => Err(CliError::OtherHash { expected, hash }),
+        _ => Ok(()),
+    }
 }
 
 fn print(verified: &Verified) -> io::Result<()> {
@@ -61,10 +68,4 @@ fn print(verified: &Verified) -> io::Result<()> {
     writeln!(out, "segments  {}", verified.segments)?;
     writeln!(out, "frames    {}", verified.frames)?;
     writeln!(out, "end       {end}")
-}
-
-/// A bar with bytes and time; where there is no terminal, indicatif draws nothing.
-fn style() -> ProgressStyle {
-    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}");
-    style.unwrap_or_else(|_| ProgressStyle::default_bar())
 }

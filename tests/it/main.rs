@@ -9,6 +9,7 @@
     clippy::wildcard_enum_match_arm,
     reason = "a test that goes wrong here fails, which is its purpose"
 )]
+mod backups;
 mod bad_input;
 mod bench;
 mod commands;

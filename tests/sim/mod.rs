@@ -5,6 +5,7 @@
 //! `SIM_SEED=7 cargo test --lib sim -- --nocapture` lives one seed again and tells all of it;
 //! `SIM_SEEDS=20000 cargo test --release --lib sim` lives so many of them.
 
+mod backups;
 mod callers;
 pub(crate) mod disk;
 mod model;
@@ -38,6 +39,7 @@ struct Tally {
     fulls: u64,
     checkpoints: u64,
     from_checkpoint: u64,
+    backups: u64,
     reads: u64,
     sums: u64,
     tails: u64,
@@ -47,7 +49,7 @@ struct Tally {
 
 impl Tally {
     /// All counts, with how often each must have happened in a thousand seeds.
-    fn counts(&self) -> [(&'static str, u64, u64); 21] {
+    fn counts(&self) -> [(&'static str, u64, u64); 22] {
         [
             ("commands", self.commands, 30_000),
             ("refused", self.refused, 5_000),
@@ -57,7 +59,7 @@ impl Tally {
             ("kills", self.kills, 1_000),
             ("stops in order", self.stops, 500),
             ("failed starts", self.failed_starts, 50),
-            ("torn groups", self.torn, 50),
+            ("torn groups", self.torn, 30),
             ("unanswered and there", self.kept_unknown, 50),
             ("failed calls of the disk", self.disk_failures, 500),
             ("latched", self.latched, 100),
@@ -65,6 +67,7 @@ impl Tally {
             ("full disks", self.fulls, 10),
             ("checkpoints", self.checkpoints, 500),
             ("starts from a checkpoint", self.from_checkpoint, 300),
+            ("backups", self.backups, 500),
             ("reads", self.reads, 1_000),
             ("sums of all money", self.sums, 1_000),
             ("reads of a tail", self.tails, 1_000),
@@ -91,6 +94,7 @@ impl Tally {
             fulls,
             checkpoints,
             from_checkpoint,
+            backups,
             reads,
             sums,
             tails,
@@ -113,6 +117,7 @@ impl Tally {
         self.fulls += fulls;
         self.checkpoints += checkpoints;
         self.from_checkpoint += from_checkpoint;
+        self.backups += backups;
         self.reads += reads;
         self.sums += sums;
         self.tails += tails;

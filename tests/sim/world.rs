@@ -45,11 +45,12 @@ pub(super) struct Knobs {
     segment_bytes: u64,
     /// How often things happen: one in so many steps; 0 for never.
     checkpoints: usize,
+    backups: usize,
     stops: usize,
     pub(super) repeats: usize,
     clock_jumps: usize,
     /// Whether calls are short and interrupted, fail, and find no room.
-    short: bool,
+    pub(super) short: bool,
     failures: bool,
     full: bool,
 }
@@ -58,7 +59,7 @@ impl Knobs {
     fn draw(rng: &mut Rng) -> Self {
         let mut often = |most: usize| if rng.one_in(3) { 0 } else { 2 + rng.below(most) };
         let (checkpoints, stops) = (often(40), often(60));
-        let (repeats, clock_jumps) = (often(6), often(20));
+        let (repeats, clock_jumps, backups) = (often(6), often(20), often(60));
         Self {
             lives: 2 + rng.below(8),
             steps: 10 + rng.below(80),
@@ -68,6 +69,7 @@ impl Knobs {
             small_commands_max: [0, 2, 256][rng.below(3)],
             segment_bytes: 512 * (40 + rng.below(60)) as u64,
             checkpoints,
+            backups,
             stops,
             repeats,
             clock_jumps,
@@ -81,7 +83,9 @@ impl Knobs {
 pub(super) struct World {
     pub(super) rng: Rng,
     pub(super) knobs: Knobs,
-    disk: SimDisk,
+    pub(super) disk: SimDisk,
+    /// Where backups are made.
+    pub(super) backup: SimDisk,
     clock: Arc<ManualClock>,
     /// What is known to have been carried out.
     pub(super) model: Model,
@@ -107,6 +111,7 @@ pub(super) fn live(seed: u64, is_told: bool) -> (Tally, u64) {
     let knobs = Knobs::draw(&mut rng);
     let mut world = World {
         disk: SimDisk::new(rng.next()),
+        backup: SimDisk::new(rng.next()),
         clock: Arc::new(ManualClock::new(TIME)),
         model: Model::new(knobs.window),
         unknown: Vec::new(),
@@ -126,6 +131,7 @@ pub(super) fn live(seed: u64, is_told: bool) -> (Tally, u64) {
         world.life();
     }
     world.last_life();
+    world.restore();
     // What is at rest is damaged once, in one way, and then in another.
     let image = world.disk.image();
     for _ in 0..3 {
@@ -136,7 +142,7 @@ pub(super) fn live(seed: u64, is_told: bool) -> (Tally, u64) {
 }
 
 impl World {
-    fn tell(&self, what: impl FnOnce() -> String) {
+    pub(super) fn tell(&self, what: impl FnOnce() -> String) {
         if self.is_told {
             println!("{}", what());
         }
@@ -152,8 +158,12 @@ impl World {
     }
 
     fn start(&self) -> Result<Node, ServeError> {
+        self.start_on(&self.disk)
+    }
+
+    pub(super) fn start_on(&self, disk: &SimDisk) -> Result<Node, ServeError> {
         let Knobs { window, small_commands_max, .. } = self.knobs;
-        Node::start(&self.disk, &self.options(), window, &self.clock, small_commands_max)
+        Node::start(disk, &self.options(), window, &self.clock, small_commands_max)
     }
 
     /// A start, some work while things go wrong, and an end: in order, by a kill, by a power cut.
@@ -257,7 +267,7 @@ impl World {
             6..9 => node.decide(),
             9..12 => {
                 node.sync();
-                self.is_witnessed = false;
+                self.note_unwitnessed();
             }
             12 => {
                 node.follow();
@@ -280,6 +290,15 @@ impl World {
         if self.chance(self.knobs.checkpoints) {
             self.checkpoint(node);
         }
+        if self.chance(self.knobs.backups) {
+            self.back_up(node);
+            self.hear(node);
+        }
+    }
+
+    /// The newest group may be one that nothing tells to be durable.
+    pub(super) fn note_unwitnessed(&mut self) {
+        self.is_witnessed = false;
     }
 
     fn checkpoint(&mut self, node: &mut Node) {
@@ -294,7 +313,7 @@ impl World {
         });
         self.tell(|| format!("a checkpoint: {saved:?}"));
         self.tally.checkpoints += u64::from(saved.is_ok_and(|position| position > 0));
-        self.is_witnessed = false;
+        self.note_unwitnessed();
     }
 
     /// The disk has no room for a while: commands are refused, everything else goes on, and when

@@ -63,11 +63,15 @@ impl Catalog {
 
 impl Entry {
     pub(super) fn read(disk: &dyn Disk, number: u64) -> Result<Self, OpenError> {
-        let name = file_name(number);
-        let file = open_file(disk, &name)?;
+        Self::read_file(disk, &file_name(number), number)
+    }
+
+    /// The same of a file that may have another name.
+    pub(super) fn read_file(disk: &dyn Disk, name: &str, number: u64) -> Result<Self, OpenError> {
+        let file = open_file(disk, name)?;
         let mut sector = [0; HEADER_BYTES];
-        let length = file.length().map_err(|error| io_error(&name, error))?;
-        let filled = read_up_to(&*file, &mut sector, 0).map_err(|error| io_error(&name, error))?;
+        let length = file.length().map_err(|error| io_error(name, error))?;
+        let filled = read_up_to(&*file, &mut sector, 0).map_err(|error| io_error(name, error))?;
         let header = if filled < HEADER_BYTES {
             Err(HeaderFault::Short)
         } else {

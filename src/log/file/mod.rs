@@ -3,7 +3,8 @@
 //! # The format, version 1
 //! A directory has segments named by their number (`00000000000000000001.seg`), the next segment
 //! in the making ([`SPARE_FILE`]), a file to lock ([`LOCK_FILE`]), perhaps a checkpoint
-//! ([`CHECKPOINT_FILE`]), and for a moment at a start a copy of the newest group ([`COPY_FILE`]).
+//! ([`CHECKPOINT_FILE`]), and for a moment at a start a copy of the newest group ([`COPY_FILE`]),
+//! or, while it is being restored, a file that says so ([`RESTORE_FILE`]).
 //! Segment headers are described byte by byte in `segment.rs`, groups and frames in `frame.rs`,
 //! the checkpoint in `checkpoint.rs`, the copy in `rewrite.rs`; what a damaged or torn log looks
 //! like in `scan.rs`, and what opening does about it in `recovery.rs`.
@@ -28,6 +29,7 @@ use crate::log::{Block, Damage, GROUP_BYTES_MAX, LogId, LogReader, LogWriter};
 mod bytes;
 mod catalog;
 mod checkpoint;
+mod copy;
 mod disk;
 mod frame;
 mod index;
@@ -47,6 +49,7 @@ mod writer;
 pub use checkpoint::{
     CHECKPOINT_FILE, Checkpoint, CheckpointFault, Checkpoints, Draft, Mark, PIECE_BYTES_MAX, Resume,
 };
+pub use copy::{Copied, CopyError, RESTORE_FILE};
 pub use disk::{Disk, DiskFile, LOCK_FILE, Lock, StdDisk};
 pub use recovery::Directory;
 pub use rewrite::COPY_FILE;
@@ -182,6 +185,9 @@ pub enum OpenError {
     /// next start finishes that, and only then can the log be verified.
     #[error("the last start of this log was interrupted; start it again before it is verified")]
     Unfinished,
+    /// A log was being restored into the directory, and that has not ended.
+    #[error("restoring into this directory has not ended; restore again, into an empty one")]
+    HalfRestored,
     /// The options ask for segments that cannot take the largest group.
     #[error("a segment must have at least {needed_bytes} bytes")]
     SegmentTooSmall {
@@ -227,6 +233,40 @@ pub fn verify(
     visit: &mut Visitor<'_>,
 ) -> Result<Verified, OpenError> {
     verify::verify(disk, progress, visit)
+}
+
+/// Brings a backup up to date, or makes one: a directory with a beginning of the log, up to what
+/// was durable when this was called, or later. The log may be in use.
+///
+/// `progress` is told how many bytes are done and how many there are. `wait` is called to give the
+/// process that uses the log a moment to say what is durable, about 50 ms, at most twenty times.
+/// Everything that is copied is verified, and durable when this returns.
+///
+/// # Errors
+/// [`CopyError`]. What is in the target is still a beginning of the log then.
+pub fn back_up(
+    source: &dyn Disk,
+    target: &dyn Disk,
+    progress: &mut dyn FnMut(u64, u64),
+    wait: &mut dyn FnMut(),
+) -> Result<Copied, CopyError> {
+    copy::back_up(source, target, progress, wait)
+}
+
+/// Makes a log from a backup, or from another log that nobody uses, in a directory without files.
+///
+/// `progress` is told how many bytes are done and how many there are; `visit` is given the whole
+/// of the restored log, and may find it wrong. Everything is durable when this returns.
+///
+/// # Errors
+/// [`CopyError`]. The target cannot be opened then.
+pub fn restore(
+    source: &dyn Disk,
+    target: &dyn Disk,
+    progress: &mut dyn FnMut(u64, u64),
+    visit: &mut Visitor<'_>,
+) -> Result<Copied, CopyError> {
+    copy::restore(source, target, progress, visit)
 }
 
 fn lock_directory(disk: &dyn Disk) -> Result<Box<dyn Send + Sync>, OpenError> {

@@ -21,6 +21,7 @@ use crate::log::{LogId, LogWriter, chain};
 use super::bytes::{narrow, wide};
 use super::catalog::{Catalog, open_file};
 use super::checkpoint::{self, Checkpoint, CheckpointFault, Checkpoints, Resume};
+use super::copy::refuse_half_restored;
 use super::disk::{Disk, DiskFile, write_all_at};
 use super::frame::group_bytes_bound;
 use super::reader::Shared;
@@ -52,6 +53,7 @@ impl Directory {
     pub fn take(disk: Arc<dyn Disk>, options: &Options) -> Result<Self, OpenError> {
         options.check()?;
         let lock = lock_directory(&*disk)?;
+        refuse_half_restored(&*disk)?;
         let mut catalog = Catalog::read(&*disk)?;
         if catalog.entries.is_empty() {
             create_log(&*disk, options).map_err(|error| io_error("making a log", error))?;
@@ -164,7 +166,7 @@ fn repair(
 }
 
 /// Writes zeros over whole sectors, as many as have any of the bytes.
-fn write_zeros(file: &dyn DiskFile, offset: u64, bytes: u64) -> io::Result<()> {
+pub(super) fn write_zeros(file: &dyn DiskFile, offset: u64, bytes: u64) -> io::Result<()> {
     let zeros = vec![0; ZEROS_BYTES];
     let end = super::bytes::align(offset.saturating_add(bytes), segment::SECTOR_BYTES);
     let mut at = offset;

@@ -136,7 +136,7 @@ pub(super) fn scan(
         let is_last = index.saturating_add(1) == catalog.entries.len();
         let damage = match from.filter(|from| expected <= from.mark.place.segment) {
             Some(from) => scan.resume_segment(from, expected, entry, is_last)?,
-            None => scan.read_segment(expected, entry, is_last)?,
+            None => scan.read_segment(file_name(expected), expected, entry, is_last)?,
         };
         if let Some(damage) = damage {
             scan.scanned.tail = Tail::Damaged(damage);
@@ -147,15 +147,25 @@ pub(super) fn scan(
     Ok(scan.scanned)
 }
 
-/// Reads one segment that is not the last, as if what its header says were true of those before.
-/// Gives what the next segment must continue, and the damage.
+/// One segment that is read by itself.
+pub(super) struct Alone<'a> {
+    /// The log that it has to be of.
+    pub(super) log_id: LogId,
+    /// The name of the file, which may not be its final one.
+    pub(super) name: &'a str,
+    pub(super) entry: &'a Entry,
+    /// Whether the log may end in it.
+    pub(super) is_last: bool,
+}
+
+/// Reads one segment, as if what its header says were true of those before. `pace` is told how
+/// many bytes are done.
 pub(super) fn scan_segment(
     disk: &dyn Disk,
-    log_id: LogId,
-    number: u64,
-    entry: &Entry,
+    alone: &Alone<'_>,
     pace: &mut dyn FnMut(u64),
-) -> Result<(Joint, Option<Damage>), OpenError> {
+) -> Result<Scanned, OpenError> {
+    let Alone { log_id, name, entry, is_last } = *alone;
     let told = entry.header.as_ref().ok();
     let joint = Joint {
         next_position: told.map_or(1, |header| header.first_position),
@@ -170,8 +180,10 @@ pub(super) fn scan_segment(
         pending: Vec::new(),
         scanned: Scanned::new(log_id, joint, None),
     };
-    let damage = scan.read_segment(number, entry, false)?;
-    Ok((scan.scanned.joint, damage))
+    if let Some(damage) = scan.read_segment(name.to_owned(), entry.number, entry, is_last)? {
+        scan.scanned.tail = Tail::Damaged(damage);
+    }
+    Ok(scan.scanned)
 }
 
 struct Scanner<'a> {
@@ -200,11 +212,11 @@ impl Scanner<'_> {
     /// Reads one segment. Returns the damage in it.
     fn read_segment(
         &mut self,
+        name: String,
         expected: u64,
         entry: &Entry,
         is_last: bool,
     ) -> Result<Option<Damage>, OpenError> {
-        let name = file_name(expected);
         let header = match self.check_header(expected, entry) {
             Ok(header) => header,
             Err(what) => return Ok(Some(self.damage(name, 0, what))),

@@ -9,7 +9,7 @@ use super::OpenError;
 use super::catalog::Entry;
 use super::disk::Disk;
 use super::reader::Shared;
-use super::scan::scan_segment;
+use super::scan::{Alone, Tail, scan_segment};
 use super::segment::file_name;
 
 /// Verifies one sealed segment after another.
@@ -43,17 +43,22 @@ impl Scrubber {
         let number = self.next;
         let entry = Entry::read(&*self.disk, number)?;
         let after = Entry::read(&*self.disk, number.saturating_add(1))?;
-        let log_id = self.shared.id();
-        let (joint, damage) = scan_segment(&*self.disk, log_id, number, &entry, pace)?;
+        let (log_id, name) = (self.shared.id(), file_name(number));
+        let alone = Alone { log_id, name: &name, entry: &entry, is_last: false };
+        let scanned = scan_segment(&*self.disk, &alone, pace)?;
+        let joint = scanned.joint;
         let continues = after.header.is_ok_and(|header| {
             (header.first_position, header.chain_before) == (joint.next_position, joint.chain)
         });
-        let damage = damage.or_else(|| {
-            let what = "the segment does not continue the one before it".to_owned();
-            let file = file_name(after.number);
-            let damage = Damage { file, offset: 0, position: joint.next_position, what };
-            (!continues).then_some(damage)
-        });
+        let damage = match scanned.tail {
+            Tail::Damaged(damage) => Some(damage),
+            Tail::Whole | Tail::Torn(_) => (!continues).then(|| Damage {
+                file: file_name(after.number),
+                offset: 0,
+                position: joint.next_position,
+                what: "the segment does not continue the one before it".to_owned(),
+            }),
+        };
         let first_position = entry.header.map_or(0, |header| header.first_position);
         self.shared.note_scrubbed(first_position, joint.position(), damage);
         self.next = number.saturating_add(1);

@@ -3,7 +3,7 @@
 use crate::log::{Damage, Head, LogId};
 
 use super::bytes::wide;
-use super::catalog::Catalog;
+use super::copy::catalog_of;
 use super::disk::Disk;
 use super::frame::Kind;
 use super::recovery::unfinished;
@@ -38,10 +38,7 @@ pub(super) fn verify(
     visit: Visit<'_>,
 ) -> Result<Verified, OpenError> {
     let _lock = lock_directory(disk)?;
-    let catalog = Catalog::read(disk)?;
-    if catalog.entries.is_empty() {
-        return Err(OpenError::NoLog);
-    }
+    let catalog = catalog_of(disk)?;
     if unfinished(disk, &catalog)?.is_some() {
         return Err(OpenError::Unfinished);
     }

@@ -2,6 +2,7 @@
 //! a log after damage, faults and crashes.
 
 mod checkpoint;
+mod copy;
 mod crash;
 mod damage;
 mod directory;

@@ -1,0 +1,372 @@
+//! Copies of a log: a backup of one that may be in use, and a log made from a backup.
+//!
+//! A backup is a directory with a log like any other: a beginning of the one it was made from,
+//! which can be verified, and opened. What is copied is verified as it lies in the copy, before it
+//! has its name there; so rot is found, and not handed on.
+//!
+//! # What of a log in use is copied
+//! Its process appends while we read. A group that can be read whole may still be in the page cache
+//! only, and be gone after a power cut, and another one be in its place. So a copy ends before the
+//! newest group: that it was begun proves that those before it are durable. Nothing is missing then
+//! but what nobody was told of, once an idle writer has appended a witness, or a later group has
+//! come: that is waited for. Of a log that nobody uses the last segment is synced and copied to its
+//! last whole group, and nobody can begin to use it meanwhile.
+//!
+//! # A backup on top of an earlier one
+//! Segments that the backup has already are not copied again, but for its last one, which may have
+//! grown. They must be those of the log: the headers are compared, each of which bears the hash of
+//! all that is before it, and of the last one every byte.
+//!
+//! # What a crash leaves
+//! A backup that ends early leaves the earlier one, or a later beginning of the log. A log that is
+//! being restored is no log yet, however much of it is there: as long as [`RESTORE_FILE`] lies
+//! beside it, nobody opens it.
+
+use std::io;
+
+use crate::log::{ChainHash, Damage, LogId, chain};
+
+use super::bytes::{narrow, wide};
+use super::catalog::{Catalog, Entry, open_file};
+use super::disk::{Disk, DiskFile, LOCK_FILE, Lock, read_up_to, write_all_at};
+use super::frame::{Joint, Kind};
+use super::recovery::{unfinished, write_zeros};
+use super::scan::{Alone, Progress, Scanned, Tail, Visit, scan, scan_segment};
+use super::segment::{SPARE_FILE, SegmentHeader, file_name};
+use super::{OpenError, io_error, lock_directory, spare};
+
+/// Lies in a directory that a log is being restored into.
+pub const RESTORE_FILE: &str = "restore.tmp";
+
+/// How much is copied at once.
+const PIECE_BYTES: usize = 1024 * 1024;
+
+/// How often a copy looks whether the newest group has become durable. An idle writer says so
+/// after a moment; one that has failed never does.
+const LOOKS_MAX: usize = 20;
+
+/// What every file system has in its root.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// What was copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Copied {
+    /// The id of the log.
+    pub log_id: LogId,
+    /// The newest position of the copy.
+    pub position: u64,
+    /// The hash of the chain up to there.
+    pub hash: ChainHash,
+    /// How many segments were copied now.
+    pub segments_copied: u64,
+    /// How many were there already.
+    pub segments_kept: u64,
+}
+
+/// Why nothing, or not everything, was copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// One of the directories cannot be used.
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    /// What should be copied is damaged.
+    #[error("{0}")]
+    Damaged(#[from] Damage),
+    /// The directory for the backup has something that is no beginning of the log.
+    #[error("what is in the directory of the backup is no beginning of this log: {0}")]
+    NoBeginning(&'static str),
+    /// The directory for the restored log is not empty.
+    #[error("the directory is not empty: it has {0}")]
+    NotEmpty(String),
+}
+
+/// Brings a backup up to date, or makes one. The log may be in use. `wait` gives its process a
+/// moment, of about 50 ms.
+///
+/// # Errors
+/// [`CopyError`]. What is in the target then is still a beginning of the log.
+pub(super) fn back_up(
+    source: &dyn Disk,
+    target: &dyn Disk,
+    progress: Progress<'_>,
+    wait: &mut dyn FnMut(),
+) -> Result<Copied, CopyError> {
+    let _target_lock = lock_directory(target)?;
+    refuse_half_restored(target)?;
+    let catalog = catalog_of(source)?;
+    Copier::new(source, target, &catalog, progress).run(Some(wait))
+}
+
+/// Makes a log from a backup, in a directory that has nothing. `visit` is given all of it at the
+/// end, and may find it wrong.
+///
+/// # Errors
+/// [`CopyError`]. The target is of no use then.
+pub(super) fn restore(
+    source: &dyn Disk,
+    target: &dyn Disk,
+    progress: Progress<'_>,
+    visit: Visit<'_>,
+) -> Result<Copied, CopyError> {
+    let _source_lock = lock_directory(source)?;
+    let source_catalog = catalog_of(source)?;
+    if unfinished(source, &source_catalog)?.is_some() {
+        return Err(OpenError::Unfinished.into());
+    }
+    let names = target.list().map_err(|error| io_error("listing the directory", error))?;
+    if let Some(name) = names.into_iter().find(|name| name != LOCK_FILE && name != LOST_AND_FOUND) {
+        return Err(CopyError::NotEmpty(name));
+    }
+    let _target_lock = lock_directory(target)?;
+    let marked = target.create(RESTORE_FILE).and_then(|_| target.sync_dir());
+    marked.map_err(|error| io_error(RESTORE_FILE, error))?;
+    let copied = Copier::new(source, target, &source_catalog, progress).run(None)?;
+    let scanned = scan(target, &Catalog::read(target)?, None, visit, &mut |_, _| ())?;
+    if let Tail::Damaged(damage) = scanned.tail {
+        return Err(damage.into());
+    }
+    let unmarked = target.remove(RESTORE_FILE).and_then(|()| target.sync_dir());
+    unmarked.map_err(|error| io_error(RESTORE_FILE, error))?;
+    Ok(copied)
+}
+
+/// Refuses a directory that a log is, or was, being restored into.
+pub(super) fn refuse_half_restored(disk: &dyn Disk) -> Result<(), OpenError> {
+    let names = disk.list().map_err(|error| io_error("listing the directory", error))?;
+    if names.iter().any(|name| name == RESTORE_FILE) {
+        Err(OpenError::HalfRestored)
+    } else {
+        Ok(())
+    }
+}
+
+/// The segments of a directory that must have a log.
+pub(super) fn catalog_of(disk: &dyn Disk) -> Result<Catalog, OpenError> {
+    refuse_half_restored(disk)?;
+    let catalog = Catalog::read(disk)?;
+    if catalog.entries.is_empty() { Err(OpenError::NoLog) } else { Ok(catalog) }
+}
+
+/// One copy in the making.
+struct Copier<'a> {
+    source: &'a dyn Disk,
+    target: &'a dyn Disk,
+    catalog: &'a Catalog,
+    log_id: LogId,
+    progress: Progress<'a>,
+    /// How many bytes are copied or kept.
+    done: u64,
+}
+
+impl<'a> Copier<'a> {
+    fn new(
+        source: &'a dyn Disk,
+        target: &'a dyn Disk,
+        catalog: &'a Catalog,
+        progress: Progress<'a>,
+    ) -> Self {
+        Self { source, target, catalog, log_id: catalog.log_id(), progress, done: 0 }
+    }
+
+    /// Copies what there is. `wait` is for a log that may be in use; one without is locked already.
+    fn run(mut self, mut wait: Option<&mut dyn FnMut()>) -> Result<Copied, CopyError> {
+        let kept = self.check_beginning()?;
+        // After the kept ones nothing is known but what their headers say.
+        let mut joint = match kept {
+            0 => Some(Joint { next_position: 1, chain: chain::start(&self.log_id) }),
+            _ => None,
+        };
+        let mut segments_copied = 0_u64;
+        for (index, entry) in self.catalog.entries.iter().enumerate() {
+            let (index, is_last) =
+                (wide(index), index.saturating_add(1) == self.catalog.entries.len());
+            if index < kept {
+                self.pass(entry);
+                continue;
+            }
+            check_header(index.saturating_add(1), entry, joint)?;
+            let copied = match wait.take() {
+                Some(wait) if is_last => self.copy_last(entry, wait)?,
+                None if is_last => self.copy(entry, self.end(entry, None)?, true)?,
+                unused => {
+                    wait = unused;
+                    self.copy(entry, entry.length, false)?
+                }
+            };
+            joint = Some(copied.joint);
+            segments_copied = segments_copied.saturating_add(1);
+            self.pass(entry);
+        }
+        let Some(joint) = joint else { unreachable!("the last segment is always copied") };
+        let (position, hash) = (joint.position(), joint.chain);
+        Ok(Copied { log_id: self.log_id, position, hash, segments_copied, segments_kept: kept })
+    }
+
+    fn pass(&mut self, entry: &Entry) {
+        self.done = self.done.saturating_add(entry.length);
+        (self.progress)(self.done, self.catalog.byte_count());
+    }
+
+    /// How many segments the target has that need not be copied, all of them those of the log.
+    fn check_beginning(&self) -> Result<u64, CopyError> {
+        let there = Catalog::read(self.target)?.entries;
+        let Some((newest, sealed)) = there.split_last() else { return Ok(0) };
+        if there.len() > self.catalog.entries.len() {
+            return Err(CopyError::NoBeginning("it has more segments"));
+        }
+        for (ours, theirs) in there.iter().zip(&self.catalog.entries) {
+            let is_same = ours.number == theirs.number && ours.header == theirs.header;
+            if !is_same || !ours.is_whole() {
+                return Err(CopyError::NoBeginning("a segment is another one"));
+            }
+        }
+        let name = file_name(newest.number);
+        let alone = Alone { log_id: self.log_id, name: &name, entry: newest, is_last: true };
+        let scanned = scan_segment(self.target, &alone, &mut |_| ())?;
+        if !matches!(scanned.tail, Tail::Whole) {
+            return Err(CopyError::NoBeginning("its newest segment is damaged"));
+        }
+        let (ours, theirs) = (open_file(self.target, &name)?, open_file(self.source, &name)?);
+        let is_same = is_same_until(&*ours, &*theirs, scanned.end.offset);
+        if !is_same.map_err(|error| io_error(&name, error))? {
+            return Err(CopyError::NoBeginning("it has something else in its newest segment"));
+        }
+        Ok(wide(sealed.len()))
+    }
+
+    /// Copies the last segment of a log that may be in use.
+    fn copy_last(&self, entry: &Entry, wait: &mut dyn FnMut()) -> Result<Scanned, CopyError> {
+        let lock = self.source.try_lock();
+        let end = match lock.map_err(|error| io_error("locking the directory", error))? {
+            Lock::Taken(_) => self.end(entry, Some(wait))?,
+            Lock::Held(_guard) => {
+                if unfinished(self.source, self.catalog)?.is_some() {
+                    return Err(OpenError::Unfinished.into());
+                }
+                // A process that was killed may have left its newest group to the page cache.
+                let name = file_name(entry.number);
+                let synced = open_file(self.source, &name)?.sync_data();
+                synced.map_err(|error| io_error(&name, error))?;
+                return self.copy(entry, self.end(entry, None)?, true);
+            }
+        };
+        self.copy(entry, end, true)
+    }
+
+    /// How far the last segment is copied. `wait` is for a log that is in use.
+    fn end(
+        &self,
+        entry: &Entry,
+        mut wait: Option<&mut (dyn FnMut() + '_)>,
+    ) -> Result<u64, CopyError> {
+        let (name, mut first_wanted, mut damaged_at) = (file_name(entry.number), None, None);
+        let alone = Alone { log_id: self.log_id, name: &name, entry, is_last: true };
+        let mut looks = 0_usize;
+        loop {
+            let scanned = scan_segment(self.source, &alone, &mut |_| ())?;
+            if let Tail::Damaged(damage) = scanned.tail {
+                // A group that was being written when we came by is whole once a later one is
+                // there: what looks damaged twice in one place is damaged.
+                if wait.is_none() || damaged_at == Some(damage.offset) {
+                    return Err(damage.into());
+                }
+                damaged_at = Some(damage.offset);
+                continue;
+            }
+            let Some(wait) = &mut wait else { return Ok(scanned.end.offset) };
+            // What is before the newest group is durable. If that is a mark, it is all there is.
+            let end = scanned.end.offset;
+            let (durable_end, wanted) = match scanned.end.newest {
+                Some(newest) if newest.kind == Kind::Records => (newest.offset, end),
+                Some(mark) => (mark.offset, mark.offset),
+                None => (end, end),
+            };
+            looks = looks.saturating_add(1);
+            if durable_end >= *first_wanted.get_or_insert(wanted) || looks >= LOOKS_MAX {
+                return Ok(durable_end);
+            }
+            wait();
+        }
+    }
+
+    /// Copies a segment up to `end`, verifies what is in the copy, and gives it its name.
+    fn copy(&self, entry: &Entry, end: u64, is_last: bool) -> Result<Scanned, CopyError> {
+        let (name, number) = (file_name(entry.number), entry.number);
+        let write = || {
+            spare::remove_left_over(self.target)?;
+            let file = self.target.create(SPARE_FILE)?;
+            copy_until(&*self.source.open(&name)?, &*file, end)?;
+            write_zeros(&*file, end, entry.length.saturating_sub(end))?;
+            file.sync_data()
+        };
+        write().map_err(|error| io_error(&name, error))?;
+        let draft = Entry::read_file(self.target, SPARE_FILE, number)?;
+        let alone = Alone { log_id: self.log_id, name: SPARE_FILE, entry: &draft, is_last };
+        let scanned = scan_segment(self.target, &alone, &mut |_| ())?;
+        match &scanned.tail {
+            Tail::Damaged(damage) => {
+                return Err(Damage { file: name, ..damage.clone() }.into());
+            }
+            Tail::Torn(torn) => {
+                let what = "the group is not whole".to_owned();
+                let (offset, position) = (torn.offset, torn.position);
+                return Err(Damage { file: name, offset, position, what }.into());
+            }
+            Tail::Whole => {}
+        }
+        let named = self.target.rename(SPARE_FILE, &name).and_then(|()| self.target.sync_dir());
+        named.map_err(|error| io_error(&name, error))?;
+        Ok(scanned)
+    }
+}
+
+/// Finds the header of a segment to be the one that comes next.
+fn check_header(expected: u64, entry: &Entry, joint: Option<Joint>) -> Result<(), Damage> {
+    let what = match &entry.header {
+        _ if entry.number != expected => "the segment is missing".to_owned(),
+        Err(fault) => fault.to_string(),
+        Ok(SegmentHeader { first_position, chain_before, .. }) => {
+            let continues = joint.is_none_or(|joint| {
+                (joint.next_position, joint.chain) == (*first_position, *chain_before)
+            });
+            if continues {
+                return Ok(());
+            }
+            "the segment does not continue the one before it".to_owned()
+        }
+    };
+    let position = joint.map_or(1, |joint| joint.next_position);
+    Err(Damage { file: file_name(expected), offset: 0, position, what })
+}
+
+fn copy_until(from: &dyn DiskFile, to: &dyn DiskFile, end: u64) -> io::Result<()> {
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut done = 0_u64;
+    while done < end {
+        let count = narrow(end.saturating_sub(done)).min(PIECE_BYTES);
+        let piece = piece.get_mut(..count).unwrap_or_default();
+        if read_up_to(from, piece, done)? < count {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        write_all_at(to, piece, done)?;
+        done = done.saturating_add(wide(count));
+    }
+    Ok(())
+}
+
+fn is_same_until(one: &dyn DiskFile, other: &dyn DiskFile, end: u64) -> io::Result<bool> {
+    let (mut ours, mut theirs) = (vec![0; PIECE_BYTES], vec![0; PIECE_BYTES]);
+    let mut done = 0_u64;
+    while done < end {
+        let count = narrow(end.saturating_sub(done)).min(PIECE_BYTES);
+        let ours = ours.get_mut(..count).unwrap_or_default();
+        let theirs = theirs.get_mut(..count).unwrap_or_default();
+        let counts = (read_up_to(one, ours, done)?, read_up_to(other, theirs, done)?);
+        if counts != (count, count) || ours != theirs {
+            return Ok(false);
+        }
+        done = done.saturating_add(wide(count));
+    }
+    Ok(true)
+}

@@ -1,0 +1,235 @@
+//! Backups and restored logs: what is in them, what is refused, and what is left of one that ended
+//! early.
+
+use std::io::ErrorKind;
+
+use super::{open, sample, segments, tiny, try_open, verify};
+use crate::log::file::{self, COPY_FILE, Copied, CopyError, OpenError};
+use crate::sim::disk::{Faults, Image, SimDisk};
+
+/// A backup of a log; nobody who uses it says anything meanwhile.
+fn back_up(source: &SimDisk, target: &SimDisk) -> Result<Copied, CopyError> {
+    file::back_up(source, target, &mut |done, all| assert!(done <= all), &mut || ())
+}
+
+fn restore(source: &SimDisk, target: &SimDisk) -> Result<Copied, CopyError> {
+    file::restore(source, target, &mut |done, all| assert!(done <= all), &mut |_, _| Ok(()))
+}
+
+/// The sample, closed in order, and a backup of it.
+fn backed_up() -> (SimDisk, SimDisk) {
+    let (source, target) = (SimDisk::of(&sample(), 1), SimDisk::new(2));
+    let copied = back_up(&source, &target).unwrap();
+    assert_eq!(copied.segments_kept, 0);
+    (source, target)
+}
+
+/// The segments with their bytes.
+fn log(disk: &SimDisk) -> Image {
+    let mut image = disk.image();
+    image.retain(|name, _| super::super::segment::number_of(name).is_some());
+    image
+}
+
+/// Where a copy ends.
+fn end(copied: &Copied) -> (u64, crate::log::ChainHash) {
+    (copied.position, copied.hash)
+}
+
+/// Where a log ends.
+fn end_of(disk: &SimDisk) -> (u64, crate::log::ChainHash) {
+    let head = verify(disk).unwrap().head;
+    (head.position, head.hash)
+}
+
+fn append(disk: &SimDisk, count: usize) {
+    let mut log = try_open(disk.shared(), &tiny()).unwrap();
+    for _ in 0..count {
+        log.append(&[(1, 64)]).unwrap();
+    }
+    log.close().unwrap();
+}
+
+#[test]
+fn a_backup_has_all_of_a_log_that_nobody_uses() {
+    let (source, target) = backed_up();
+    let (ours, theirs) = (verify(&source).unwrap(), verify(&target).unwrap());
+    assert_eq!(ours, theirs);
+    assert!(log(&source) == log(&target), "byte by byte");
+
+    let restored = SimDisk::new(3);
+    let copied = restore(&target, &restored).unwrap();
+    assert_eq!(end(&copied), end_of(&source));
+    assert_eq!((copied.log_id, copied.segments_copied), (ours.log_id, 4));
+    assert!(log(&source) == log(&restored));
+    append(&restored, 1);
+    assert_eq!(verify(&restored).unwrap().head.position, ours.head.position + 1);
+}
+
+#[test]
+fn a_backup_on_top_of_another_copies_what_is_new() {
+    let (source, target) = backed_up();
+    let again = back_up(&source, &target).unwrap();
+    assert_eq!((again.segments_copied, again.segments_kept), (1, 3), "the last may have grown");
+    for count in [1, 8] {
+        append(&source, count);
+        let more = back_up(&source, &target).unwrap();
+        assert_eq!(end(&more), end_of(&source));
+        assert_eq!(verify(&target).unwrap(), verify(&source).unwrap());
+        assert!(more.segments_kept >= 3, "{more:?}");
+    }
+}
+
+#[test]
+fn a_backup_of_a_log_in_use_ends_with_what_is_known_to_be_durable() {
+    let (source, target) = (SimDisk::new(1), SimDisk::new(2));
+    let mut log = open(&source);
+    log.append(&[(2, 40)]).unwrap();
+    log.append(&[(3, 40)]).unwrap();
+    // Whoever looks from outside cannot know whether the newest group is durable.
+    assert_eq!(back_up(&source, &target).unwrap().position, 2);
+    let mut looks = 0;
+    let copied = file::back_up(&source, &target, &mut |_, _| (), &mut || {
+        looks += 1;
+        if looks == 3 {
+            log.witness().unwrap();
+        }
+    });
+    assert_eq!((copied.unwrap().position, looks), (5, 3));
+    // The process is gone, and nobody will say more of its last group.
+    log.append(&[(1, 40)]).unwrap();
+    drop(log);
+    assert_eq!(back_up(&source, &target).unwrap().position, 6);
+}
+
+#[test]
+fn what_is_no_beginning_of_the_log_is_not_written_over() {
+    let (source, target) = backed_up();
+    append(&target, 1);
+    let ahead = target.image();
+    for (source, target) in [
+        // The backup was written to, by a few events or more segments, or is of another log.
+        (&source, &target),
+        (&source, &{
+            append(&target, 20);
+            target.clone()
+        }),
+        (&source, &{
+            let other = SimDisk::new(3);
+            let options = crate::log::file::Options { new_log_id: [9; 16], ..tiny() };
+            drop(try_open(other.shared(), &options).unwrap());
+            other
+        }),
+    ] {
+        let before = target.image();
+        let refused = back_up(source, target);
+        assert!(matches!(refused, Err(CopyError::NoBeginning(_))), "{refused:?}");
+        assert!(target.image() == before, "nothing was touched");
+    }
+    // Once the log has come to the same place with other events, it is another one as well.
+    let target = SimDisk::of(&ahead, 4);
+    let mut log = try_open(source.shared(), &tiny()).unwrap();
+    log.append(&[(1, 65)]).unwrap();
+    log.close().unwrap();
+    drop(log);
+    assert!(matches!(back_up(&source, &target), Err(CopyError::NoBeginning(_))));
+}
+
+#[test]
+fn nothing_is_restored_over_something() {
+    let (_, backup) = backed_up();
+    for name in ["00000000000000000001.seg", COPY_FILE, "notes.txt"] {
+        let target = SimDisk::of(&Image::from([(name.to_owned(), b"mine".to_vec())]), 1);
+        let refused = restore(&backup, &target);
+        assert!(matches!(&refused, Err(CopyError::NotEmpty(it)) if it == name), "{refused:?}");
+        assert_eq!(target.image()[name], b"mine");
+        assert_eq!(target.image().len(), 1);
+    }
+    let empty = Image::from([("lost+found".to_owned(), Vec::new())]);
+    assert!(restore(&backup, &SimDisk::of(&empty, 1)).is_ok());
+    let nothing = restore(&SimDisk::new(1), &SimDisk::new(2));
+    assert!(matches!(nothing, Err(CopyError::Open(OpenError::NoLog))), "{nothing:?}");
+}
+
+/// Rot is told at the latest when it is copied, and no copy has other events than the log.
+#[test]
+fn damage_is_not_copied() {
+    let whole = sample();
+    let (mut told, mut harmless) = (0, 0);
+    for name in &segments(&whole) {
+        let used = whole[name].iter().rposition(|byte| *byte != 0).unwrap();
+        for at in (0..used).step_by(5) {
+            let source = SimDisk::of(&whole, 1);
+            source.poke(name, at, whole[name][at] ^ 0x10);
+            let target = SimDisk::new(2);
+            match back_up(&source, &target) {
+                Err(CopyError::Damaged(damage)) => {
+                    assert!(damage.file >= *name, "{name} at {at}: {damage}");
+                    told += 1;
+                }
+                Err(other) => panic!("{name} at {at}: {other}"),
+                // Bytes of the fill between groups; or of the very last group, which looks torn.
+                Ok(copied) => {
+                    assert_eq!(end(&copied), end_of(&source), "{name} at {at}");
+                    harmless += 1;
+                }
+            }
+        }
+    }
+    assert!(told > 500 && harmless > 100, "{told} {harmless}");
+}
+
+/// Each call that changes the target fails in turn, and then its power goes.
+#[test]
+fn a_backup_that_ends_early_leaves_a_beginning_of_the_log() {
+    for count in [0, 12] {
+        for fail_after in 0.. {
+            let (source, target) = backed_up();
+            append(&source, count);
+            let kind = ErrorKind::Other;
+            target.set_faults(Faults { fail_after: Some((fail_after, kind)), ..Faults::default() });
+            let failed = back_up(&source, &target);
+            if !target.has_failed() {
+                assert!(failed.is_ok());
+                assert!(fail_after > 5, "nothing failed");
+                break;
+            }
+            assert!(matches!(failed, Err(CopyError::Open(OpenError::Io { .. }))), "{failed:?}");
+            target.crash();
+            let left = verify(&target).unwrap();
+            assert_eq!(left.damage, None);
+            assert_eq!(end(&back_up(&source, &target).unwrap()), end_of(&source));
+        }
+    }
+}
+
+#[test]
+fn a_log_that_is_half_restored_is_not_opened() {
+    let (source, backup) = backed_up();
+    for fail_after in 0.. {
+        let target = SimDisk::new(3);
+        let kind = ErrorKind::StorageFull;
+        target.set_faults(Faults { fail_after: Some((fail_after, kind)), ..Faults::default() });
+        let failed = restore(&backup, &target);
+        if !target.has_failed() {
+            assert!(log(&target) == log(&source));
+            assert!(fail_after > 20, "nothing failed");
+            break;
+        }
+        assert!(failed.is_err());
+        target.crash();
+        let image = target.image();
+        if segments(&image).is_empty() {
+            continue;
+        }
+        // The last call takes the mark away: then everything is there.
+        match try_open(target.shared(), &tiny()) {
+            Err(OpenError::HalfRestored) => {}
+            Err(other) => panic!("{other}"),
+            Ok(log) => assert_eq!(log.reader.head(), verify(&source).unwrap().head),
+        }
+        let is_whole = !image.contains_key(file::RESTORE_FILE);
+        let refused = back_up(&target, &SimDisk::new(4)).is_err();
+        assert_eq!(refused, !is_whole, "nor copied");
+    }
+}
