@@ -25,7 +25,8 @@ use daybook::{
         event::Payload,
         query_service_server::{QueryService, QueryServiceServer},
     },
-    server::{MESSAGE_BYTES_MAX, transport},
+    server::transport,
+    wire::MESSAGE_BYTES_MAX,
 };
 use prost_types::Timestamp;
 use tokio::{

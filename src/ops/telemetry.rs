@@ -6,6 +6,7 @@
 use std::{
     fmt,
     io::{self, IsTerminal as _},
+    panic::{self, PanicHookInfo},
     str::FromStr,
 };
 
@@ -87,6 +88,18 @@ pub fn init(format: LogFormat, filter: &LogFilter) {
     if subscriber(style, filter, io::stderr).try_init().is_err() {
         tracing::debug!("the log of the process was set up before; it stays as it is");
     }
+    panic::set_hook(Box::new(tell_panic));
+}
+
+/// Tells a panic as a line like any other, once. Who catches it says what becomes of it.
+fn tell_panic(panic: &PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let formatted = payload.downcast_ref::<String>().map(String::as_str);
+    let what = payload.downcast_ref::<&str>().copied().or(formatted).unwrap_or_default();
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or_default();
+    tracing::error!(what, place, thread, "a defect: the code panicked");
 }
 
 /// How lines are written, once it is known where they go.

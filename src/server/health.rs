@@ -4,14 +4,21 @@
 //! `readiness` say the same as the command service; `liveness` says that the process runs, and
 //! never depends on the ledger, so that nobody restarts a server for a full disk.
 
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
+use tonic::{Code, Request, Response, Status, async_trait};
 use tonic_health::{
     ServingStatus,
-    pb::health_server::{Health, HealthServer},
-    server::HealthReporter,
+    pb::{
+        HealthCheckRequest, HealthCheckResponse, health_check_response,
+        health_server::{Health, HealthServer},
+    },
+    server::{HealthReporter, HealthService},
 };
 
-use crate::event_store::StoreStatus;
+use crate::{event_store::StoreStatus, wire};
 
 const COMMAND_SERVICE: &str = "daybook.v1.CommandService";
 const QUERY_SERVICE: &str = "daybook.v1.QueryService";
@@ -19,9 +26,66 @@ const WHOLE_SERVER: &str = "";
 const READINESS: &str = "readiness";
 const LIVENESS: &str = "liveness";
 
+/// Answers for the reporter. Beside what the library does, it keeps those who watch a name that
+/// there is not, as the protocol asks for, and ends all watches when the server stops.
+struct Watched {
+    health: HealthService,
+    stopping: watch::Receiver<bool>,
+}
+
+type Statuses = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+#[async_trait]
+impl Health for Watched {
+    type WatchStream = Statuses;
+
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        self.health.check(request).await
+    }
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Statuses>, Status> {
+        let statuses: Statuses = match self.health.watch(request).await {
+            Ok(statuses) => Box::pin(statuses.into_inner()),
+            Err(status) if status.code() == Code::NotFound => {
+                let status = health_check_response::ServingStatus::ServiceUnknown.into();
+                let unknown = stream::iter([Ok(HealthCheckResponse { status })]);
+                // No service is added while the server runs.
+                Box::pin(unknown.chain(stream::pending()))
+            }
+            Err(status) => return Err(status),
+        };
+        Ok(Response::new(until_stopped(statuses, self.stopping.clone())))
+    }
+}
+
+/// The statuses as they come, the last one included, until the server stops.
+fn until_stopped(statuses: Statuses, stopping: watch::Receiver<bool>) -> Statuses {
+    Box::pin(stream::unfold(Some((statuses, stopping)), async |open| {
+        let (mut statuses, mut stopping) = open?;
+        let status = tokio::select! {
+            biased;
+            status = statuses.next() => status?,
+            _ = stopping.wait_for(|stopping| *stopping) => {
+                return Some((Err(wire::stopping()), None));
+            }
+        };
+        Some((status, Some((statuses, stopping))))
+    }))
+}
+
 /// Begins to tell: alive, and not ready yet.
-pub(super) async fn start() -> (HealthReporter, HealthServer<impl Health>) {
-    let (reporter, service) = tonic_health::server::health_reporter();
+pub(super) async fn start(
+    stopping: watch::Receiver<bool>,
+) -> (HealthReporter, HealthServer<impl Health>) {
+    let reporter = HealthReporter::new();
+    let health = HealthService::from_health_reporter(reporter.clone());
+    let service = HealthServer::new(Watched { health, stopping });
     reporter.set_service_status(LIVENESS, ServingStatus::Serving).await;
     tell(&reporter, false, false).await;
     (reporter, service)

@@ -2,7 +2,11 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tonic::{service::Routes, transport::server::TcpIncoming};
 use tracing::{info, warn};
 
@@ -14,7 +18,7 @@ use crate::{
         FILE_DESCRIPTOR_SET, command_service_server::CommandServiceServer,
         query_service_server::QueryServiceServer,
     },
-    wire::{Commands, Desk, Front, Queries},
+    wire::{Commands, Desk, Front, MESSAGE_BYTES_MAX, Queries},
 };
 
 mod checkpointer;
@@ -25,8 +29,6 @@ mod scrubber;
 
 use ledger::Ledger;
 
-/// How large a message may be, in and out, in bytes: the default of most gRPC clients.
-pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How many calls one connection may have open at once. What a client begins beyond that waits at
 /// the client and costs the server nothing, while turning a call away costs it half as much as
 /// carrying it out; but one connection can still fill a group.
@@ -67,8 +69,9 @@ pub enum ServeError {
     Latched,
 }
 
-/// Serves until `shutdown` is done, then drains: tails end, no new calls, what is on its way is
-/// answered within the configured grace, everything is synced, the log closed.
+/// Serves until `shutdown` is done, then drains: health says so, and after the configured delay
+/// streams end, no new calls are taken, what is on its way is answered within the configured grace,
+/// everything is synced, the log closed.
 ///
 /// Calls are taken while the ledger is being recovered, and answered UNAVAILABLE.
 ///
@@ -83,7 +86,7 @@ pub async fn serve(
     let (stop, stopping) = watch::channel(false);
     let commands = Commands::default();
     let queries = Queries::new(Arc::clone(&clock), stopping.clone());
-    let (health, health_service) = health::start().await;
+    let (health, health_service) = health::start(stopping.clone()).await;
 
     info!(address = %listener.local_addr()?, "listening");
     let others = Routes::new(health_service)
@@ -122,6 +125,9 @@ pub async fn serve(
     info!("draining");
     announcer.abort();
     health::drain(&health).await;
+    if !transport_ended {
+        sleep(config.drain_delay).await;
+    }
     stop.send_replace(true);
     if !transport_ended && timeout(config.drain_grace, &mut transport).await.is_err() {
         warn!("the grace is over: calls that were still open are cut");

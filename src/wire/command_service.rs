@@ -2,13 +2,15 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     batch::{Batch, BatchAnswer, judge_one},
+    deadline,
+    guarded::{Messages, guarded},
     late::Late,
     parse,
     reads::Reads,
@@ -71,7 +73,7 @@ pub struct Commands {
 }
 
 /// Answers of a stream, in order.
-type Answers = Pin<Box<dyn Stream<Item = Result<proto::ExecuteStreamResponse, Status>> + Send>>;
+type Answers = Messages<proto::ExecuteStreamResponse>;
 
 #[tonic::async_trait]
 impl CommandService for Commands {
@@ -151,6 +153,7 @@ impl CommandService for Commands {
         request: Request<Streaming<proto::ExecuteStreamRequest>>,
     ) -> Result<Response<Answers>, Status> {
         let desk = self.desk.get()?;
+        let timeout = deadline::timeout(request.metadata().as_ref());
         let (sender, receiver) = mpsc::channel(STREAM_BATCHES_MAX);
         tokio::spawn(desk.clone().submit_all(request.into_inner(), sender));
         let reads = Arc::clone(&desk.reads);
@@ -158,7 +161,7 @@ impl CommandService for Commands {
             let reads = Arc::clone(&reads);
             async move { step?.answer(&reads).await }
         });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(guarded(answers, timeout)))
     }
 }
 
@@ -187,7 +190,7 @@ impl Desk {
         while let Some(request) = batches.next().await {
             let submitted = match request {
                 Ok(request) => self.submit(request).await,
-                Err(status) => Err(status),
+                Err(status) => Err(status::of_transport(status)),
             };
             let ends = submitted.is_err();
             if sender.send(submitted).await.is_err() || ends {

@@ -21,7 +21,13 @@ use tonic::{
     service::Routes,
 };
 
-use super::{Commands, Desk, Late, Queries, batch::BATCH_COMMANDS_MAX, status};
+use super::{
+    Commands, Desk, Late, Queries,
+    batch::BATCH_COMMANDS_MAX,
+    deadline,
+    guarded::{self, Deadline},
+    status,
+};
 use crate::{
     event_store::Failure,
     proto::{
@@ -64,9 +70,10 @@ struct Services {
 /// The place of a call under way, until it is dropped.
 struct Place(Arc<AtomicUsize>);
 
-/// An answer that is still to come, and the place that its call holds.
+/// An answer that is still to come, by when, and the place that its call holds.
 pub struct Answer {
-    answer: BoxFuture<Response, Infallible>,
+    coming: BoxFuture<Response, Infallible>,
+    deadline: Deadline,
     _place: Option<Place>,
 }
 
@@ -124,12 +131,14 @@ impl Service<Request> for Front {
     }
 
     fn call(&mut self, request: Request) -> Answer {
+        // The transport waits as long as this at least, and would say CANCELLED then.
+        let deadline = Deadline::after(deadline::timeout(request.headers()));
         let path = request.uri().path();
         let command = path.strip_prefix(COMMAND_SERVICE);
         let Some(method) = command.or_else(|| path.strip_prefix(QUERY_SERVICE)) else {
             let mut others = self.0.others.clone();
-            let answer = Box::pin(async move { others.call(request).await });
-            return Answer { answer, _place: None };
+            let coming = Box::pin(async move { others.call(request).await });
+            return Answer { coming, deadline, _place: None };
         };
         let is_command = command.is_some();
         let mut place = None;
@@ -140,15 +149,16 @@ impl Service<Request> for Front {
             place = self.place(under_way, method);
             if place.is_none() {
                 let refused = self.0.refused.clone().into_http();
-                return Answer { answer: Box::pin(async move { Ok(refused) }), _place: None };
+                let coming = Box::pin(async move { Ok(refused) });
+                return Answer { coming, deadline, _place: None };
             }
         }
-        let answer = if is_command {
+        let coming = if is_command {
             self.0.commands.clone().call(request)
         } else {
             self.0.queries.clone().call(request)
         };
-        Answer { answer, _place: place }
+        Answer { coming, deadline, _place: place }
     }
 }
 
@@ -156,6 +166,55 @@ impl Future for Answer {
     type Output = Result<Response, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.answer.as_mut().poll(context)
+        let Self { coming, deadline, .. } = &mut *self;
+        match guarded::poll(|| coming.as_mut().poll(context)) {
+            Ok(Poll::Ready(Ok(answer))) => Poll::Ready(Ok(explained(answer))),
+            Ok(Poll::Pending) if deadline.is_over(context) => {
+                Poll::Ready(Ok(status::deadline_exceeded().into_http()))
+            }
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(panicked) => Poll::Ready(Ok(panicked.into_http())),
+        }
+    }
+}
+
+/// The same answer; or ours, where the transport has refused a message in its own words.
+fn explained(answer: Response) -> Response {
+    let is_out_of_range = answer.headers().get(Status::GRPC_STATUS).is_some_and(|it| it == "11");
+    if !is_out_of_range {
+        return answer;
+    }
+    match Status::from_header_map(answer.headers()).map(status::of_transport) {
+        Some(status) => status.into_http(),
+        None => answer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tonic::Code;
+
+    use super::*;
+
+    async fn status_of(coming: BoxFuture<Response, Infallible>, timeout: Duration) -> Status {
+        let deadline = Deadline::after(Some(timeout));
+        let Ok(response) = Answer { coming, deadline, _place: None }.await;
+        Status::from_header_map(response.headers()).expect("a status")
+    }
+
+    #[tokio::test]
+    async fn a_call_that_panics_is_an_internal_error() {
+        let coming = Box::pin(async { panic!("a defect") });
+        let status = status_of(coming, Duration::from_secs(10)).await;
+        assert_eq!((status.code(), status.message()), (Code::Internal, "an internal error"));
+        assert!(!status.details().is_empty(), "with a reason");
+    }
+
+    #[tokio::test]
+    async fn a_call_ends_at_its_deadline() {
+        let status = status_of(Box::pin(std::future::pending()), Duration::from_millis(1)).await;
+        assert_eq!(status.code(), Code::DeadlineExceeded);
     }
 }

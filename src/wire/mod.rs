@@ -6,7 +6,9 @@
 
 mod batch;
 mod command_service;
+mod deadline;
 mod front;
+mod guarded;
 mod late;
 mod page_token;
 mod parse;
@@ -21,3 +23,7 @@ pub use front::{CALLS_MAX, Front};
 pub use late::Late;
 pub use query_service::Queries;
 pub use reads::Reads;
+pub(crate) use status::stopping;
+
+/// How large a message may be, in and out, in bytes: the default of most gRPC clients.
+pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;

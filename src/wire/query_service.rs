@@ -1,12 +1,13 @@
 //! The query service.
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
-use futures_util::Stream;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::{
+    deadline,
+    guarded::{Messages, guarded},
     late::Late,
     page_token::List,
     parse::Violations,
@@ -92,7 +93,7 @@ fn parse_as_of(wrong: &mut Violations, as_of: Option<RequestedAsOf>) -> Option<O
 }
 
 /// The messages of a tail.
-type Tail = Pin<Box<dyn Stream<Item = Result<proto::TailEventsResponse, Status>> + Send>>;
+type Tail = Messages<proto::TailEventsResponse>;
 
 #[tonic::async_trait]
 impl QueryService for Queries {
@@ -353,7 +354,8 @@ impl QueryService for Queries {
         request: Request<proto::TailEventsRequest>,
     ) -> Result<Response<Tail>, Status> {
         let question = Question::parse(request.get_ref())?;
+        let timeout = deadline::timeout(request.metadata().as_ref());
         let tail = tail::tail(self.reads.get()?, question, self.stopping.clone())?;
-        Ok(Response::new(Box::pin(tail)))
+        Ok(Response::new(guarded(tail, timeout)))
     }
 }

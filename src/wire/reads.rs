@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::timeout};
 use tonic::{Status, metadata::MetadataMap};
 
-use super::{page_token::PageTokens, status};
+use super::{
+    deadline::{self, TIMEOUT_HEADER},
+    page_token::PageTokens,
+    status,
+};
 use crate::{
     event_store::{Cursor, EventStore, History, HistoryError},
     views::Views,
@@ -85,17 +89,6 @@ impl Reads {
 
 /// How long the caller waits, less a tenth, so that the answer that says why is still heard.
 fn caller_timeout(metadata: &MetadataMap) -> Option<Duration> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (count, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let count: u64 = count.parse().ok()?;
-    let timeout = match unit {
-        "H" => Duration::from_secs(count.checked_mul(3_600)?),
-        "M" => Duration::from_secs(count.checked_mul(60)?),
-        "S" => Duration::from_secs(count),
-        "m" => Duration::from_millis(count),
-        "u" => Duration::from_micros(count),
-        "n" => Duration::from_nanos(count),
-        _ => return None,
-    };
-    timeout.checked_mul(9)?.checked_div(10)
+    let text = metadata.get(TIMEOUT_HEADER)?.to_str().ok()?;
+    deadline::parse(text)?.checked_mul(9)?.checked_div(10)
 }

@@ -11,6 +11,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use tracing::error;
 
+use super::MESSAGE_BYTES_MAX;
 use crate::{
     domain::{AccountId, Refusal, SagaId, TransferError},
     event_store::{Failure, HistoryError},
@@ -134,6 +135,20 @@ pub(super) fn position_not_reached(position: u64) -> Status {
         .finish()
 }
 
+/// DEADLINE_EXCEEDED: the caller waits no longer.
+pub(super) fn deadline_exceeded() -> Status {
+    let message = "the deadline has passed; a command that was sent may have been carried out";
+    Report::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message).finish()
+}
+
+/// RESOURCE_EXHAUSTED: a message is larger than any that is read.
+pub(super) fn message_too_large() -> Status {
+    let message = format!("a message may have at most {MESSAGE_BYTES_MAX} bytes");
+    Report::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message)
+        .with("limit_bytes", MESSAGE_BYTES_MAX)
+        .finish()
+}
+
 /// UNAVAILABLE: the ledger is still being recovered.
 pub(super) fn starting() -> Status {
     let message = "the ledger is being recovered";
@@ -141,7 +156,7 @@ pub(super) fn starting() -> Status {
 }
 
 /// UNAVAILABLE: the server stops; a stream goes on elsewhere from where it was.
-pub(super) fn stopping() -> Status {
+pub(crate) fn stopping() -> Status {
     failed(Failure::Stopping)
 }
 
@@ -149,6 +164,18 @@ pub(super) fn stopping() -> Status {
 pub(super) fn internal(what: &str) -> Status {
     error!(what, "an internal error");
     Report::new(Code::Internal, "INTERNAL", "an internal error").finish()
+}
+
+/// INTERNAL: a defect of ours panicked, which the log of the process has told already.
+pub(super) fn panicked() -> Status {
+    Report::new(Code::Internal, "INTERNAL", "an internal error").finish()
+}
+
+/// What a client sees of an error that the transport found in what it sent.
+pub(super) fn of_transport(status: Status) -> Status {
+    // The transport's own word for what is too large; ours always have details.
+    let is_too_large = status.code() == Code::OutOfRange && status.details().is_empty();
+    if is_too_large { message_too_large() } else { status }
 }
 
 /// What a refused command is answered with.

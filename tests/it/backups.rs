@@ -205,11 +205,11 @@ async fn backups_refuse_directories_that_are_not_for_them() {
     let (code, error) = run("restore", &[("--from", "backup"), ("--data-dir", "data")]);
     assert!(code == 74 && error.contains("not empty"), "{code} {error}");
     // A ledger is served from its backup, and goes its own way.
-    let served = Server::start(&path("backup")).await;
+    let other = Server::start(&path("backup")).await;
     let (code, error) = run("backup", &[("--data-dir", "data"), ("--to", "backup")]);
     assert!(code == 75 && error.contains("in use"), "{code} {error}");
-    Load::begin(&served).await.end().await;
-    drop(served);
+    Load::begin(&other).await.end().await;
+    drop(other);
     let (code, error) = run("backup", &[("--data-dir", "data"), ("--to", "backup")]);
     assert!(code == 65 && error.contains("no beginning of this log"), "{code} {error}");
     assert_eq!(run("verify", &[("--data-dir", "backup")]).0, 0);

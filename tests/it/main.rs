@@ -14,6 +14,7 @@ mod bad_input;
 mod bench;
 mod commands;
 mod crash;
+mod edges;
 mod golden;
 mod histories;
 mod overload;

@@ -80,6 +80,11 @@ impl Service {
         Self::start(Config { ephemeral: true, drain_grace, ..Config::default() }, None).await
     }
 
+    /// Over a log in memory; a stop takes calls for a while before it drains.
+    pub(crate) async fn with_delay(drain_delay: Duration) -> Self {
+        Self::start(Config { ephemeral: true, drain_delay, ..Config::default() }, None).await
+    }
+
     async fn start(config: Config, directory: Option<TempDir>) -> Self {
         let (running, client) = run(config.clone(), READY).await;
         Self { config, directory, running: Some(running), client }

@@ -23,7 +23,7 @@ const CHECKPOINT_EVENTS_MIN: u64 = 1_024;
 const CHECKPOINT_EVENTS_MAX: u64 = 1 << 40;
 
 /// How long a stop may wait for calls: longer, and an operator would think that it hangs.
-const DRAIN_GRACE_MAX: Duration = Duration::from_secs(60 * 60);
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// The units of a duration in configuration, and how many milliseconds each has.
 const DURATION_UNITS: [(&str, u64); 4] =
@@ -42,8 +42,8 @@ pub(super) enum ValueError {
     CheckpointEvents,
     #[error("expected a whole number with a unit (ms, s, m or h), such as 500ms or 10s")]
     Duration,
-    #[error("expected at most {}h", DRAIN_GRACE_MAX.as_secs() / 3_600)]
-    DrainGrace,
+    #[error("expected at most {}h", DRAIN_TIME_MAX.as_secs() / 3_600)]
+    DrainTime,
     #[error("{0}")]
     LogFilter(#[from] LogFilterError),
 }
@@ -70,9 +70,9 @@ pub(super) fn parse_checkpoint_events(text: &str) -> Result<u64, ValueError> {
         .ok_or(ValueError::CheckpointEvents)
 }
 
-pub(super) fn parse_drain_grace(text: &str) -> Result<Duration, ValueError> {
-    let grace = parse_duration(text).ok_or(ValueError::Duration)?;
-    if grace > DRAIN_GRACE_MAX { Err(ValueError::DrainGrace) } else { Ok(grace) }
+pub(super) fn parse_drain_time(text: &str) -> Result<Duration, ValueError> {
+    let time = parse_duration(text).ok_or(ValueError::Duration)?;
+    if time > DRAIN_TIME_MAX { Err(ValueError::DrainTime) } else { Ok(time) }
 }
 
 /// A whole number and its unit, with nothing between or around them.
@@ -94,10 +94,10 @@ pub(super) fn data_dir_in_file<'de, D: Deserializer<'de>>(
     text_in_file(value, parse_data_dir)
 }
 
-pub(super) fn drain_grace_in_file<'de, D: Deserializer<'de>>(
+pub(super) fn drain_time_in_file<'de, D: Deserializer<'de>>(
     value: D,
 ) -> Result<Option<Duration>, D::Error> {
-    text_in_file(value, parse_drain_grace)
+    text_in_file(value, parse_drain_time)
 }
 
 pub(super) fn log_level_in_file<'de, D: Deserializer<'de>>(

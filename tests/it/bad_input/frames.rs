@@ -92,7 +92,7 @@ fn assert_clean(status: &Status, what: &str) {
     let refused = [
         Code::InvalidArgument,
         Code::NotFound,
-        Code::OutOfRange,
+        Code::ResourceExhausted,
         Code::Unimplemented,
         // What gRPC prescribes for a request that is no message of its type.
         Code::Internal,

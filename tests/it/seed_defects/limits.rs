@@ -11,8 +11,8 @@ use tonic::{Code, Status};
 use uuid::{Uuid, Version};
 
 use crate::service::{
-    BATCH_COMMANDS_MAX, Client, InBatch as _, MONEY_MAX, Service, at_once, batch_of, close,
-    deposit, fresh_id, get, open, reason, transfer, violations, withdraw,
+    BATCH_COMMANDS_MAX, Client, InBatch as _, MONEY_MAX, Service, assert_refused, at_once,
+    batch_of, close, deposit, fresh_id, get, open, reason, transfer, violations, withdraw,
 };
 
 #[tokio::test]
@@ -128,8 +128,8 @@ async fn defect_unbounded_messages() {
     assert_eq!(violations(&status), ["commands"]);
 
     let large = proto::DepositMoneyRequest { reason: "x".repeat(5 << 20), ..deposit(&id, 1) };
-    let status = service.call(large).await.unwrap_err();
-    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    let refused = service.call(large).await;
+    assert_refused(refused, Code::ResourceExhausted, "MESSAGE_TOO_LARGE");
     assert_eq!(service.stats().await, before);
 }
 

@@ -1,0 +1,112 @@
+//! Guarded calls: what becomes of a call when its caller has waited long enough, or when a defect
+//! of ours panics in it. Neither may harm another call, and both have a status of their own.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::Stream;
+use tokio::time::{Sleep, sleep};
+use tonic::Status;
+
+use super::status;
+
+/// The time until a call's deadline; never over where there is none.
+pub(super) struct Deadline(Option<Pin<Box<Sleep>>>);
+
+impl Deadline {
+    /// Begins to wait.
+    pub(super) fn after(timeout: Option<Duration>) -> Self {
+        Self(timeout.map(|timeout| Box::pin(sleep(timeout))))
+    }
+
+    /// Whether it is over; if not, the task is woken when it is.
+    pub(super) fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        self.0.as_mut().is_some_and(|sleep| sleep.as_mut().poll(context).is_ready())
+    }
+}
+
+/// Polls; what panics is an internal error. The panic itself was told by its hook.
+pub(super) fn poll<T>(poll: impl FnOnce() -> Poll<T>) -> Result<Poll<T>, Status> {
+    catch_unwind(AssertUnwindSafe(poll)).map_err(|_| status::panicked())
+}
+
+/// The messages of a stream.
+pub(super) type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A stream that ends at its caller's deadline, and when it panics.
+pub(super) fn guarded<T: 'static>(
+    messages: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    timeout: Option<Duration>,
+) -> Messages<T> {
+    let deadline = Deadline::after(timeout);
+    Box::pin(Guarded { messages: Some(Box::pin(messages)), deadline })
+}
+
+struct Guarded<T> {
+    /// None once it has ended.
+    messages: Option<Messages<T>>,
+    deadline: Deadline,
+}
+
+impl<T> Stream for Guarded<T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { messages, deadline } = &mut *self;
+        let Some(open) = messages else { return Poll::Ready(None) };
+        let status = if deadline.is_over(context) {
+            status::deadline_exceeded()
+        } else {
+            match poll(|| open.as_mut().poll_next(context)) {
+                Ok(polled) => return polled,
+                Err(status) => status,
+            }
+        };
+        *messages = None;
+        Poll::Ready(Some(Err(status)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use futures_util::stream;
+    use tonic::Code;
+
+    use super::*;
+
+    fn next<T>(messages: &mut Messages<T>) -> Poll<Option<Result<T, Status>>> {
+        messages.as_mut().poll_next(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_stream_that_panics_ends_with_an_internal_error() {
+        let mut left = 2;
+        let mut messages = guarded(
+            stream::poll_fn(move |_| {
+                left -= 1;
+                assert!(left > 0, "a defect");
+                Poll::Ready(Some(Ok(left)))
+            }),
+            None,
+        );
+        assert!(matches!(next(&mut messages), Poll::Ready(Some(Ok(1)))));
+        let Poll::Ready(Some(Err(status))) = next(&mut messages) else { panic!("it goes on") };
+        assert_eq!((status.code(), status.message()), (Code::Internal, "an internal error"));
+        assert!(matches!(next(&mut messages), Poll::Ready(None)));
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_at_its_deadline() {
+        let mut messages = guarded(stream::pending::<Result<(), _>>(), Some(Duration::ZERO));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let Poll::Ready(Some(Err(status))) = next(&mut messages) else { panic!("it goes on") };
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(matches!(next(&mut messages), Poll::Ready(None)));
+    }
+}
