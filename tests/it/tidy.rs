@@ -16,8 +16,8 @@ const COLUMNS_MAX: usize = 100;
 /// The rooms, and what each may use of the others. A room may always use itself.
 const LAW: [(&str, &[&str]); 8] = [
     ("domain", &[]),
-    // The disk is that of its tests.
-    ("log", &["sim::disk"]),
+    // The disk, and their settings, are those of its tests.
+    ("log", &["sim::disk", "sim::number"]),
     ("ops", &[]),
     ("event_store", &["domain", "log", "ops::Clock", "ops::ManualClock"]),
     ("views", &["domain", "event_store", "log"]),

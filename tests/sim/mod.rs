@@ -126,8 +126,9 @@ impl Tally {
     }
 }
 
+/// A setting of a test, from the environment of whoever runs it.
 #[expect(clippy::disallowed_methods, reason = "this is a setting of a test")]
-fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 

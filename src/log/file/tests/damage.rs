@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{Shape, roomy, sample, segments, tiny, try_open, verify};
+use super::{Shape, roomy, sample, sample_of, segments, tiny, try_open, verify};
 use crate::log::file::segment::{SegmentHeader, file_name};
 use crate::log::file::{OpenError, Opened, Options};
 use crate::log::{Damage, Head, chain};
-use crate::sim::disk::{Image, SimDisk};
+use crate::sim::{
+    disk::{Image, SimDisk},
+    number,
+};
 
 /// A log that is whole, and what is in it.
 pub(super) struct Sample {
@@ -110,10 +113,12 @@ pub(super) fn frames(image: &Image) -> Vec<(String, usize, usize, u8)> {
     frames
 }
 
-/// Every bit of everything that is used, and one bit of each byte that is not.
+/// Every bit of everything that is used, and one bit of each byte that is not; of a log of
+/// `DAYBOOK_TEST_SEGMENTS` segments of 4 KiB.
 #[test]
 fn every_flipped_bit_is_found_or_harmless() {
-    let sample = small();
+    let count = number("DAYBOOK_TEST_SEGMENTS").map_or(4, |count| count.try_into().unwrap());
+    let sample = Sample::new(sample_of(count), tiny());
     let frames = frames(&sample.image);
     let stop = frames.last().unwrap().clone();
     assert_eq!(stop.3, 4);
@@ -140,6 +145,7 @@ fn every_flipped_bit_is_found_or_harmless() {
             }
         }
     }
+    println!("P10: {count} segments, {tally:?}");
     assert!(tally[&(true, Outcome::Damaged)] > 25_000, "{tally:?}");
 }
 

@@ -102,6 +102,11 @@ fn tiny() -> Options {
 
 /// A tiny log with every kind of frame, in four segments, closed in order: what is on the disk.
 fn sample() -> Image {
+    sample_of(4)
+}
+
+/// The same in as many segments, four at least.
+fn sample_of(count: usize) -> Image {
     let disk = SimDisk::new(1);
     let open = || try_open(disk.shared(), &tiny()).expect("a log");
     let mut log = open();
@@ -119,13 +124,17 @@ fn sample() -> Image {
     drop(log);
     let mut log = open();
     log.append(&[(1, 250), (1, 250)]).unwrap();
+    while segments(&disk.image()).len() + 1 < count {
+        log.append(&[(2, 300), (1, 90)]).unwrap();
+        log.witness().unwrap();
+    }
     for _ in 0..3 {
         log.append(&[(1, 64)]).unwrap();
     }
     log.close().unwrap();
     drop(log);
     let image = disk.image();
-    assert_eq!(segments(&image).len(), 4);
+    assert_eq!(segments(&image).len(), count);
     image
 }
 

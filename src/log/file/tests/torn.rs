@@ -2,7 +2,10 @@
 
 use super::{Shape, open, roomy, segments, try_open, verify};
 use crate::log::file::{Opened, Options};
-use crate::sim::disk::{Image, Rng, SimDisk};
+use crate::sim::{
+    disk::{Image, Rng, SimDisk},
+    number,
+};
 
 /// A log before and after its last group, and where in its last file that group is.
 struct Last {
@@ -104,6 +107,25 @@ fn a_group_that_ends_early_is_cut_wherever_it_ends() {
             last.check_mixed(|offset| offset < cut, &format!("cut at {cut}"));
         }
     }
+}
+
+/// Groups of any shape, `DAYBOOK_TEST_GROUPS` of them, cut at every sector.
+#[test]
+fn a_group_of_any_shape_is_cut_wherever_it_ends() {
+    let (count, mut boundaries, mut rng) = (number("DAYBOOK_TEST_GROUPS").unwrap_or(20), 0, Rng(9));
+    for number in 0..count {
+        let most = [3, 12, 40][rng.below(3)];
+        let records = 1 + rng.below(most);
+        let record = |_| (1 + rng.below(5) as u32, 20 + rng.below(1_400));
+        let shape: Shape = (0..records).map(record).collect();
+        let last = Last::group(&shape, roomy(), number % 2 == 0);
+        for cut in (last.start..=last.end).step_by(512) {
+            last.check_mixed(|offset| offset < cut, &format!("group {number} cut at {cut}"));
+            boundaries += 1;
+        }
+    }
+    println!("P2: {count} groups, {boundaries} boundaries");
+    assert!(boundaries >= 10 * count, "{boundaries}");
 }
 
 #[test]
