@@ -4,7 +4,9 @@ use std::{io, process::ExitCode};
 
 use clap::Parser;
 use daybook::{
-    cli::{self, BackupArgs, BenchArgs, CliError, RestoreArgs, TailArgs, VerifyArgs},
+    cli::{
+        self, BackupArgs, BenchArgs, CliError, HealthcheckArgs, RestoreArgs, TailArgs, VerifyArgs,
+    },
     log::file::OpenError,
     ops::{
         config::{self, Config, ServeArgs},
@@ -54,6 +56,10 @@ struct Cli {
 enum Command {
     /// Serves the ledger; this is what daybook does without a command
     Serve(ServeArgs),
+    /// Tells the settings that the server would have, or what is wrong with them
+    CheckConfig(ServeArgs),
+    /// Asks a server whether it serves
+    Healthcheck(HealthcheckArgs),
     /// Prints events as they come
     Tail(TailArgs),
     /// Verifies a data directory that no server uses
@@ -84,6 +90,10 @@ fn main() -> ExitCode {
     };
     let run = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve(args),
+        Command::CheckConfig(args) => check_config(args),
+        Command::Healthcheck(args) => {
+            runtime().and_then(|runtime| Ok(runtime.block_on(cli::healthcheck(args))?))
+        }
         Command::Tail(args) => runtime().and_then(|runtime| Ok(runtime.block_on(cli::tail(args))?)),
         Command::Verify(args) => cli::verify(&args).map_err(Failure::from),
         Command::Backup(args) => cli::backup(&args).map_err(Failure::from),
@@ -110,9 +120,22 @@ fn runtime() -> Result<Runtime, Failure> {
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
+fn resolve(args: ServeArgs) -> Result<Config, Failure> {
+    config::resolve(args)
+        .map_err(|error| Failure { message: error.to_string(), exit_code: EXIT_USAGE })
+}
+
+fn check_config(args: ServeArgs) -> Result<(), Failure> {
+    let config = resolve(args)?;
+    #[expect(clippy::print_stdout, reason = "what was asked for")]
+    {
+        print!("{config}");
+    }
+    Ok(())
+}
+
 fn serve(args: ServeArgs) -> Result<(), Failure> {
-    let config = config::resolve(args)
-        .map_err(|error| Failure { message: error.to_string(), exit_code: EXIT_USAGE })?;
+    let config = resolve(args)?;
     telemetry::init(config.log_format, &config.log_level);
     runtime()?.block_on(serve_until_told(&config))
 }

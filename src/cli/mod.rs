@@ -1,11 +1,12 @@
 //! The commands beside serving: they watch, verify and measure a ledger.
 //!
-//! They own what a person at a terminal sees. `tail` and `bench` are clients like any other, over
-//! gRPC; `verify` and `restore` work on data directories that no server uses, and `backup` on any.
+//! They own what a person at a terminal sees. `tail`, `bench` and `healthcheck` are clients like any
+//! other, over gRPC; `verify` and `restore` work on data directories that no server uses, and `backup` on any.
 
 mod backup;
 mod bench;
 mod connect;
+mod healthcheck;
 mod json;
 mod progress;
 mod tail;
@@ -13,6 +14,7 @@ mod verify;
 
 pub use backup::{BackupArgs, RestoreArgs, backup, restore};
 pub use bench::{BenchArgs, bench};
+pub use healthcheck::{HealthcheckArgs, healthcheck};
 pub use tail::{TailArgs, tail};
 pub use verify::{VerifyArgs, verify};
 

@@ -7,6 +7,7 @@
 //! reads the process environment.
 
 use std::{
+    fmt,
     fs::File,
     io::{self, Read as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -49,6 +50,23 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which lines of it are written.
     pub log_level: LogFilter,
+}
+
+/// As a configuration file that gives the same.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { listen, data_dir, ephemeral, request_id_window, checkpoint_events, .. } = self;
+        let Self { drain_delay, drain_grace, log_format, log_level, .. } = self;
+        writeln!(f, "listen = \"{listen}\"")?;
+        writeln!(f, "data_dir = {:?}", data_dir.display().to_string())?;
+        writeln!(f, "ephemeral = {ephemeral}")?;
+        writeln!(f, "request_id_window = {request_id_window}")?;
+        writeln!(f, "checkpoint_events = {checkpoint_events}")?;
+        writeln!(f, "drain_delay = \"{}ms\"", drain_delay.as_millis())?;
+        writeln!(f, "drain_grace = \"{}ms\"", drain_grace.as_millis())?;
+        writeln!(f, "log_format = \"{log_format}\"")?;
+        writeln!(f, "log_level = \"{log_level}\"")
+    }
 }
 
 impl Default for Config {

@@ -28,6 +28,16 @@ pub enum LogFormat {
     Json,
 }
 
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
 /// Which lines are written: directives that are known to be understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);

@@ -13,6 +13,7 @@ mod backups;
 mod bad_input;
 mod bench;
 mod commands;
+mod commands_beside;
 mod crash;
 mod edges;
 mod golden;

@@ -109,6 +109,13 @@ fn flags_come_before_the_file_and_the_file_before_the_defaults() {
 }
 
 #[test]
+fn settings_are_told_as_a_file_that_gives_them() {
+    for config in [Config::default(), of_file(), of_flags()] {
+        assert_eq!(resolve_with_file(&config.to_string(), &[]).unwrap(), config);
+    }
+}
+
+#[test]
 fn each_setting_is_overridden_by_itself() {
     for (index, (key, _, flag)) in SETTINGS.into_iter().enumerate() {
         let config = resolve_with_file(&whole_file(), &[flag]).unwrap();
