@@ -34,6 +34,9 @@ const BACKUPS: u64 = 2;
 /// How many commands are under way at once: in batches of so many.
 const CLIENTS: usize = 2;
 const BATCH: usize = 200;
+/// How long each client rests between two of them, so that the log has some hundred megabytes in
+/// the end and not gigabytes.
+const BETWEEN_BATCHES: Duration = Duration::from_millis(20);
 /// Each so many backups a new one is begun; the others are made on top of it.
 const ANEW_EVERY: u64 = 5;
 /// When a backup that is killed is killed at the latest.
@@ -85,6 +88,7 @@ impl Load {
                 while !is_over.load(Ordering::Relaxed) {
                     let answer = client.execute_batch(batch.clone()).await.unwrap().into_inner();
                     acknowledged.fetch_max(answer.position, Ordering::SeqCst);
+                    sleep(BETWEEN_BATCHES).await;
                 }
             }));
         }
