@@ -21,6 +21,10 @@ use crate::{
 
 /// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "daybook";
+/// How many violations are told: as many as any request has fields. Each item of a list may be
+/// wrong, but clients take trailers of a few kilobytes only, and lose the whole status with larger
+/// ones.
+const VIOLATIONS_MAX: usize = 20;
 /// When to try again what was refused for lack of a place: by then a few groups have passed.
 const RETRY_OVERLOAD: Duration = Duration::from_millis(50);
 /// When to try again what waits for an operator or a restart.
@@ -69,12 +73,17 @@ impl Report {
     }
 }
 
-/// INVALID_ARGUMENT with all violations at once.
-pub(super) fn invalid(violations: Vec<FieldViolation>) -> Status {
-    let told: Vec<String> = violations
+/// INVALID_ARGUMENT with all violations at once; of very many, the first ones.
+pub(super) fn invalid(mut violations: Vec<FieldViolation>) -> Status {
+    let untold = violations.len().saturating_sub(VIOLATIONS_MAX);
+    violations.truncate(VIOLATIONS_MAX);
+    let mut told: Vec<String> = violations
         .iter()
         .map(|violation| format!("{} {}", violation.field, violation.description))
         .collect();
+    if untold > 0 {
+        told.push(format!("and {untold} more"));
+    }
     let mut report = Report::new(Code::InvalidArgument, "INVALID_FIELDS", told.join("; "));
     report.details.set_bad_request(violations);
     report.finish()
