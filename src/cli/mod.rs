@@ -1,7 +1,8 @@
-//! The commands beside serving: they watch, verify and measure a ledger.
+//! The commands beside serving: they watch, verify, copy and measure a ledger.
 //!
-//! They own what a person at a terminal sees. `tail`, `bench` and `healthcheck` are clients like any
-//! other, over gRPC; `verify` and `restore` work on data directories that no server uses, and `backup` on any.
+//! They own what a person at a terminal sees. `tail`, `bench` and `healthcheck` are clients like
+//! any other, over gRPC; `verify` and `restore` work on data directories that no server uses, and
+//! `backup` on any.
 
 mod backup;
 mod bench;
