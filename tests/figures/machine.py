@@ -19,6 +19,8 @@ import time
 START_SECONDS = 120
 STOP_SECONDS = 60
 BENCH_SECONDS = 600
+# How many programs that only count share the processor of a server that is set apart.
+SHARERS = 2
 # How the machine's own sync is measured: by so many writes of so many bytes, one after another,
 # into a file that has its size already, as the files of the log have.
 SYNCS = 1_000
@@ -36,6 +38,7 @@ class Server:
 
     def __init__(self, command, binary, seconds):
         self.binary, self.seconds = binary, seconds
+        self.sharers = []
         self.bench_processors = os.sched_getaffinity(0)
         begun = time.monotonic()
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -62,13 +65,18 @@ class Server:
         return self.process.pid
 
     def set_apart(self):
-        """Gives the server a processor of its own, and its clients the others."""
+        """Gives the server a processor, of which it has a third, and its clients the others: to
+        have twice as much work to give as it can do, they need more of the machine than it has."""
         first, *others = sorted(os.sched_getaffinity(0))
         if not others:
             raise Failed("there is only one processor")
         for task in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
             os.sched_setaffinity(int(task.name), {first})
         self.bench_processors = set(others)
+        for _ in range(SHARERS):
+            busy = subprocess.Popen(["sh", "-c", "while :; do :; done"])
+            os.sched_setaffinity(busy.pid, {first})
+            self.sharers.append(busy)
 
     def bench_watched(self, *options):
         """As bench, which then tells the memory as well."""
@@ -104,7 +112,14 @@ class Server:
                 nanos += int((task / "schedstat").read_text().split()[0])
         return nanos // 1000
 
+    def end_sharers(self):
+        for busy in self.sharers:
+            busy.kill()
+            busy.wait()
+        self.sharers = []
+
     def stop(self):
+        self.end_sharers()
         self.process.terminate()
         late = threading.Timer(STOP_SECONDS, self.process.kill)
         late.start()
@@ -159,6 +174,7 @@ class Place:
             yield server
             server.stop()
         finally:
+            server.end_sharers()
             if server.process.poll() is None:
                 server.process.kill()
                 server.process.wait()

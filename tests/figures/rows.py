@@ -201,8 +201,8 @@ def size(place):
 
 
 def overload(commands, most, flood, apart):
-    """As much as the server can, and then twice that whether it can or not. `apart` gives it a
-    processor of its own: else the clients, who then have twice the calls to make, take from it."""
+    """As much as the server can, and then twice that whether it can or not. `apart` keeps it and
+    its clients from taking each other's processors: single calls cost both sides about the same."""
 
     def measure(place):
         with place.server() as server:
