@@ -2,7 +2,8 @@
 
 use std::{io, process::ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
+use clap_complete::Shell;
 use daybook::{
     cli::{
         self, BackupArgs, BenchArgs, CliError, HealthcheckArgs, RestoreArgs, TailArgs, VerifyArgs,
@@ -70,6 +71,13 @@ enum Command {
     Restore(RestoreArgs),
     /// Puts load on a server, and measures it
     Bench(BenchArgs),
+    /// Prints what a shell needs to complete commands and flags
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Prints the manual page
+    Man,
 }
 
 /// How the process ends when it does not end well.
@@ -101,6 +109,11 @@ fn main() -> ExitCode {
         Command::Bench(args) => {
             runtime().and_then(|runtime| Ok(runtime.block_on(cli::bench(args))?))
         }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "daybook", &mut io::stdout());
+            Ok(())
+        }
+        Command::Man => man().map_err(Failure::from),
     };
     match run {
         Ok(()) => ExitCode::SUCCESS,
@@ -118,6 +131,18 @@ fn main() -> ExitCode {
 /// writer, the syncer and the views have threads of their own.
 fn runtime() -> Result<Runtime, Failure> {
     Ok(Builder::new_current_thread().enable_all().build()?)
+}
+
+/// Prints the manual: the program's page, and those of its commands after it.
+fn man() -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let mut program = Cli::command();
+    program.build();
+    clap_mangen::Man::new(program.clone()).render(&mut out)?;
+    for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
+        clap_mangen::Man::new(command.clone()).render(&mut out)?;
+    }
+    Ok(())
 }
 
 fn resolve(args: ServeArgs) -> Result<Config, Failure> {

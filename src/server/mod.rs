@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::{
     event_store::StoreStatus,
     log::file::OpenError,
-    ops::{Clock, SystemClock, config::Config},
+    ops::{Clock, SystemClock, config::Config, notify},
     proto::{
         FILE_DESCRIPTOR_SET, command_service_server::CommandServiceServer,
         query_service_server::QueryServiceServer,
@@ -117,12 +117,14 @@ pub async fn serve(
     let status = running.store().status();
     let announcer = tokio::spawn(health::follow(health.clone(), status.clone()));
     info!(position = running.position(), "serving");
+    notify::ready();
 
     let transport_ended = tokio::select! {
         () = shutdown => false,
         _ = &mut transport => true,
     };
     info!("draining");
+    notify::stopping();
     announcer.abort();
     health::drain(&health).await;
     if !transport_ended {

@@ -1,6 +1,9 @@
 //! The small commands beside serving, as the real binary.
 
-use std::process::{Command, Stdio};
+use std::{
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use crate::service::Service;
 
@@ -44,4 +47,66 @@ async fn check_config_tells_the_settings_or_what_is_wrong_with_them() {
     let (code, told, error) = daybook(&["check-config", "--config", file.to_str().unwrap()]).await;
     assert_eq!((code, &*told), (64, ""));
     assert!(error.contains("drain_grace = '2h'") && error.contains("at most 1h"), "{error}");
+}
+
+#[tokio::test]
+async fn completions_and_the_manual_know_every_command() {
+    let (_, help, _) = daybook(&["--help"]).await;
+    let commands: Vec<_> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .map_while(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    assert!(commands.len() >= 9, "{commands:?}");
+    let (code, manual, _) = daybook(&["man"]).await;
+    assert_eq!(code, 0);
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, error) = daybook(&["completions", shell]).await;
+        assert_eq!((code, &*error), (0, ""));
+        for name in &commands {
+            assert!(script.contains(name), "{shell} does not know {name}");
+            assert!(manual.contains(&name.replace('-', "\\-")), "the manual lacks {name}");
+        }
+    }
+    assert_eq!(daybook(&["completions", "csh"]).await.0, 64);
+}
+
+/// Intent: a service manager that asked for it is told when the ledger is ready, and when it stops.
+#[tokio::test]
+async fn the_service_manager_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_daybook"))
+        .args(["--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(directory.path().join("data"))
+        .env_clear()
+        .env("NOTIFY_SOCKET", &path)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut child = Killed(child);
+    let told = async || {
+        let mut buffer = [0; 64];
+        let heard = tokio::time::timeout(Duration::from_secs(20), socket.recv(&mut buffer));
+        let length = heard.await.expect("something is told").unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    assert_eq!(told().await, "READY=1\n");
+    let pid = child.0.id().to_string();
+    assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    assert_eq!(told().await, "STOPPING=1\n");
+    let ended = tokio::task::spawn_blocking(move || child.0.wait()).await.unwrap();
+    assert!(ended.unwrap().success());
+}
+
+/// A process that does not outlive the test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _it_may_have_ended = self.0.kill();
+    }
 }
