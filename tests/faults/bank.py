@@ -25,6 +25,10 @@ COMMANDS, QUERIES = "/daybook.v1.CommandService/", "/daybook.v1.QueryService/"
 HEALTH = "/grpc.health.v1.Health/Check"
 SERVING = 1
 SEGMENT_BYTES = 64 * 1024 * 1024
+# Of a call that the connection's end did not count among those that it had taken.
+TURNED_AWAY = "TURNED_AWAY"
+# After one of these a command is not in the log.
+REFUSALS = ("LOG_FULL", "OVERLOADED", "STOPPING", TURNED_AWAY)
 
 
 class Wrong(Exception):
@@ -34,9 +38,9 @@ class Wrong(Exception):
 class Server:
     """A process that serves, or that could not."""
 
-    def __init__(self, binary, data, events=1024, tracer=()):
+    def __init__(self, binary, data, events=1024, tracer=(), options=()):
         command = [*tracer, str(binary), "--listen", "127.0.0.1:0", "--log-format", "json"]
-        command += ["--checkpoint-events", str(events), "--data-dir", str(data)]
+        command += ["--checkpoint-events", str(events), "--data-dir", str(data), *options]
         # A write beyond a limit of ours must fail, as one on a full disk does, and not kill.
         self.process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, env={}, restore_signals=False
@@ -218,7 +222,7 @@ class Book:
             if len(found) == 1 and found[0] != call.position:
                 raise Wrong(f"an acknowledged command, {call}, is at {found[0]}")
             return len(found)
-        was_refused = call.reason in ("LOG_FULL", "OVERLOADED", "STOPPING")
+        was_refused = call.reason in REFUSALS
         if was_refused and any(found):
             raise Wrong(f"a refused command, {call}, is in the log")
         # Nobody knows what came of it, but it is there as a whole or not at all.
@@ -227,20 +231,25 @@ class Book:
         return 0
 
 
-def events(channel, base):
-    """The events after a position: their positions, and account and amount of each deposit."""
+def tail(channel, base):
+    """The events after a position, up to the one that is shown now."""
     head = stats(channel)
     if head == base:
         return
     for message in channel.answers(QUERIES + "TailEvents", encode((1, base))):
         response = decode(message)
-        for event in map(decode, response.get(1, [])):
-            deposit = None
-            if 9 in event:
-                deposit = first(event, 3, b"").decode(), first(decode(first(event, 9)), 1)
-            yield first(event, 1), deposit
+        yield from map(decode, response.get(1, []))
         if first(response, 2) >= head:
             return
+
+
+def events(channel, base):
+    """The events after a position: their positions, and account and amount of each deposit."""
+    for event in tail(channel, base):
+        deposit = None
+        if 9 in event:
+            deposit = first(event, 3, b"").decode(), first(decode(first(event, 9)), 1)
+        yield first(event, 1), deposit
 
 
 class Depositor(threading.Thread):

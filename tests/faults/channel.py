@@ -1,10 +1,11 @@
-"""A gRPC client of its own: one connection, one call after another, no library.
+"""A gRPC client of its own: one connection, no library, and windows as narrow as it is told.
 
 It owns the bytes of HTTP/2, HPACK and Protocol Buffers that the calls of these lanes take. It
 knows nothing of the ledger, nor of faults.
 """
 
 import base64
+import contextlib
 import socket
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -14,6 +15,7 @@ FRAME_BYTES_MAX = 16 * 1024
 # What a window begins with, and how much more we take in for the whole of a connection.
 WINDOW = 65_535
 MORE_WINDOW = 2**31 - 1 - WINDOW
+WIDE = 2**31 - 1
 # Longer than any fault that is made here holds an answer back.
 TIMEOUT_SECONDS = 20
 # HPACK's code of Huffman (RFC 7541, appendix B) is canonical, so the lengths tell all of it: one
@@ -32,9 +34,11 @@ class Broken(Exception):
 class Refused(Exception):
     """An answer that is an error."""
 
-    def __init__(self, code, message, reason):
+    def __init__(self, code, message, reason, retry_millis=None):
         super().__init__(f"{code} {reason} {message}")
         self.code, self.reason = code, reason
+        # After which time it says to try again, if it does.
+        self.retry_millis = retry_millis
 
 
 def huffman_codes():
@@ -154,46 +158,66 @@ def frame(kind, flags, stream, payload=b""):
 class Channel:
     """One connection."""
 
-    def __init__(self, address):
+    def __init__(self, address, stream_window=WIDE, more=MORE_WINDOW, receive_bytes=0):
+        """`stream_window` is how much each stream takes in unasked, `more` how much more than a
+        window all of them do, and `receive_bytes` how much the kernel keeps for us, 0 for as
+        much as it likes."""
         host, port = address.rsplit(":", 1)
         self.authority = address.encode()
         self.stream = -1
         self.window = WINDOW
+        self.socket = socket.socket()
         try:
-            self.socket = socket.create_connection((host, int(port)), TIMEOUT_SECONDS)
+            self.socket.settimeout(TIMEOUT_SECONDS)
+            if receive_bytes:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+            self.socket.connect((host, int(port)))
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # Of the settings: no dynamic table, and streams as wide as they can be.
-            settings = b"\0\1\0\0\0\0" + b"\0\4\x7f\xff\xff\xff"
-            more = MORE_WINDOW.to_bytes(4, "big")
-            opening = frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, more)
-            self.socket.sendall(PREFACE + opening)
+            # Of the settings: no dynamic table, and how wide streams are.
+            settings = b"\0\1\0\0\0\0" + b"\0\4" + stream_window.to_bytes(4, "big")
+            self.write(PREFACE + frame(SETTINGS, 0, 0, settings))
+            self.widen(0, more)
             self.input = self.socket.makefile("rb", 1 << 16)
             # The server begins with its settings; what a stream may send is one of them.
             self.stream_window = self.initial_window(self.frame()[3])
-        except OSError as error:
+        except (OSError, Broken) as error:
+            self.socket.close()
             raise Broken(str(error)) from error
 
     def close(self):
         self.input.close()
         self.socket.close()
 
-    def call(self, method, message=b""):
-        """Makes a call that has one answer."""
-        answers = list(self.answers(method, message))
+    def write(self, data):
+        try:
+            self.socket.sendall(data)
+        except OSError as error:
+            raise Broken(str(error)) from error
+
+    def widen(self, stream, more):
+        """Takes in so much more of a stream, or for 0 of all of them."""
+        if more:
+            self.write(frame(WINDOW_UPDATE, 0, stream, more.to_bytes(4, "big")))
+
+    def begin(self, method, message=b"", timeout=""):
+        """Makes a call, and gives its stream, of which nothing is read yet."""
+        self.send(method, message, timeout)
+        return self.stream
+
+    def call(self, method, message=b"", timeout=""):
+        """Makes a call that has one answer, and says how long it waits, as gRPC writes that."""
+        answers = list(self.answers(method, message, timeout))
         if len(answers) != 1:
             raise Broken(f"{len(answers)} answers")
         return answers[0]
 
-    def answers(self, method, message=b""):
+    def answers(self, method, message=b"", timeout=""):
         """Makes a call, and gives its answers as they come."""
-        try:
-            self.stream += 2
-            self.send(method, message)
-            yield from self.received(self.stream)
-        except OSError as error:
-            raise Broken(str(error)) from error
+        yield from self.received(self.begin(method, message, timeout))
 
-    def send(self, method, message):
+    def head(self, method, timeout=""):
+        """Begins a stream, whose messages are still to come."""
+
         def literal(value):
             return bytes([len(value)]) + value
 
@@ -202,8 +226,14 @@ class Channel:
         block = b"\x83\x86\x04" + literal(method.encode()) + b"\x01" + literal(self.authority)
         block += b"\x0f\x10" + literal(b"application/grpc")
         block += b"\x00" + literal(b"te") + literal(b"trailers")
+        if timeout:
+            block += b"\x00" + literal(b"grpc-timeout") + literal(timeout.encode())
+        self.stream += 2
+        self.write(frame(HEADERS, END_HEADERS, self.stream, block))
+
+    def send(self, method, message, timeout):
+        self.head(method, timeout)
         body = b"\0" + len(message).to_bytes(4, "big") + message
-        self.socket.sendall(frame(HEADERS, END_HEADERS, self.stream, block))
         stream_window, at = self.stream_window, 0
         while at < len(body):
             room = min(self.window, stream_window, FRAME_BYTES_MAX, len(body) - at)
@@ -216,7 +246,7 @@ class Channel:
                 continue
             end = at + room == len(body)
             payload = body[at : at + room]
-            self.socket.sendall(frame(DATA, END_STREAM if end else 0, self.stream, payload))
+            self.write(frame(DATA, END_STREAM if end else 0, self.stream, payload))
             at, self.window, stream_window = at + room, self.window - room, stream_window - room
 
     @staticmethod
@@ -230,10 +260,13 @@ class Channel:
         head = self.read(9)
         payload = self.read(int.from_bytes(head[:3], "big"))
         kind, flags, stream = head[3], head[4], int.from_bytes(head[5:], "big")
+        # Who no longer hears that may have sent more before.
         if kind == SETTINGS and not flags & ACK:
-            self.socket.sendall(frame(SETTINGS, ACK, 0))
+            with contextlib.suppress(Broken):
+                self.write(frame(SETTINGS, ACK, 0))
         elif kind == PING and not flags & ACK:
-            self.socket.sendall(frame(PING, ACK, 0, payload))
+            with contextlib.suppress(Broken):
+                self.write(frame(PING, ACK, 0, payload))
         elif kind == WINDOW_UPDATE and stream == 0:
             self.window += int.from_bytes(payload, "big")
         elif kind == GOAWAY and int.from_bytes(payload[4:8], "big"):
@@ -241,7 +274,10 @@ class Channel:
         return kind, flags, stream, payload
 
     def read(self, count):
-        found = self.input.read(count)
+        try:
+            found = self.input.read(count)
+        except OSError as error:
+            raise Broken(str(error)) from error
         if len(found) < count:
             raise Broken("the connection ended")
         return found
@@ -271,14 +307,12 @@ class Channel:
 def refusal(code, found):
     details = found.get(b"grpc-status-details-bin", b"").decode()
     message = found.get(b"grpc-message", b"").decode().replace("%20", " ")
-    return Refused(code, message, reason_in(details))
-
-
-def reason_in(details):
-    """The reason of the ErrorInfo among the details."""
     status = decode(base64.b64decode(details + "=" * (-len(details) % 4)))
-    for detail in status.get(3, []):
-        packed = decode(detail)
-        if first(packed, 1, b"").endswith(b".ErrorInfo"):
-            return first(decode(first(packed, 2, b"")), 1, b"").decode()
-    return ""
+    packed = [decode(detail) for detail in status.get(3, [])]
+    known = {first(it, 1, b"").rsplit(b".", 1)[-1]: decode(first(it, 2, b"")) for it in packed}
+    reason = first(known.get(b"ErrorInfo", {}), 1, b"").decode()
+    retry_millis = None
+    if b"RetryInfo" in known:
+        delay = decode(first(known[b"RetryInfo"], 1, b""))
+        retry_millis = first(delay, 1) * 1000 + first(delay, 2) // 1_000_000
+    return Refused(code, message, reason, retry_millis)

@@ -36,7 +36,7 @@ WORKERS = 2
 
 
 class NotAllowed(Exception):
-    """The machine does not let us mount."""
+    """The machine does not let us do what a lane needs."""
 
 
 @contextlib.contextmanager

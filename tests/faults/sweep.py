@@ -50,6 +50,8 @@ class Tally:
     failed_logs: int = 0
     failed_starts: int = 0
     not_serving_millis: float = 0
+    # What else there is to tell.
+    more: list = dataclasses.field(default_factory=list)
 
     def add(self, other):
         self.cases += other.cases
