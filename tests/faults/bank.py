@@ -76,9 +76,13 @@ class Server:
             return self.has_told(word)
 
     def started(self):
-        """Waits until it serves, which it must."""
-        if not self.wait_for('"serving"'):
-            raise Wrong(f"it does not start: exit code {self.ended()}, {self.lines[-5:]}")
+        """Waits until it serves, which it must; else nothing of it is left."""
+        try:
+            if not self.wait_for('"serving"'):
+                raise Wrong(f"it does not start: exit code {self.ended()}, {self.lines[-5:]}")
+        except Wrong:
+            self.kill()
+            raise
         return self
 
     def with_spare(self):
