@@ -18,6 +18,8 @@ from media import NotAllowed
 IN_USE = 75
 APART = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 CLIENTS = 4
+# How long they go on after the others have been refused.
+LOAD_SECONDS = 0.3
 # How often each way is tried.
 TRIES = 3
 # How many come at the same moment.
@@ -81,6 +83,7 @@ class Lane:
             before = self.book.acks()
             with bank.load(self.book, server, CLIENTS) as depositors:
                 yield server
+                time.sleep(LOAD_SECONDS)
                 if not all(depositor.is_alive() for depositor in depositors):
                     raise Wrong(f"the first one was disturbed: {self.book.calls[-1]}")
                 server.kill()
