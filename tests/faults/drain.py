@@ -83,8 +83,7 @@ class Latecomer(threading.Thread):
                 self.counts["refused"] += 1
                 continue
             client.run()
-            call = self.book.calls[-1] if client.cut else None
-            self.counts["cut" if call else "answered"] += 1
+            self.counts["cut" if client.cut else "taken"] += 1
 
     def finish(self):
         self.has_to_end.set()
