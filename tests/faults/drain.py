@@ -48,10 +48,8 @@ class Found:
     # Of those without a tail that is never read.
     prompt_seconds: list = dataclasses.field(default_factory=list)
     tails: int = 0
-    # Streams of commands that their clients did not end: those that were told why they ended, and
-    # those that were cut when the grace was over.
-    streams_told: int = 0
-    streams_cut: int = 0
+    # Streams of commands that their clients did not end, and that were told why they ended.
+    streams: int = 0
 
     def told(self):
         def counted(counts):
@@ -61,9 +59,8 @@ class Found:
             f"calls under way at a stop: {counted(self.answers)}, 0 cut; {self.tails} tails were "
             f"told why; stops take at most {max(self.seconds):.2f} s, "
             f"{max(self.prompt_seconds):.2f} s if all is read, with {GRACE_SECONDS} s of grace; "
-            f"connections begun after the signal: {counted(self.late)}; of streams of commands "
-            f"that go on {self.streams_told} were told why they end, {self.streams_cut} were cut "
-            "when the grace was over"
+            f"connections begun after the signal: {counted(self.late)}; {self.streams} streams of "
+            "commands that go on were told why they end"
         )
 
 
@@ -130,13 +127,16 @@ def stop_under_load(place, data, book, has_stuck, found, number=signal.SIGTERM):
         raise Wrong(f"a stop ended with {code}: {server.lines[-3:]}")
     if seconds > GRACE_SECONDS + MORE_SECONDS:
         raise Wrong(f"a stop with {GRACE_SECONDS} s of grace took {seconds:.2f} s")
+    for stream in streams:
+        if stream.end != "STOPPING":
+            how = f"ended with {stream.end or 'no status'}, and {len(stream.cut)} batches under way"
+            raise Wrong(f"a stream of commands {how}")
     for reader in readers:
         if not reader.is_whole() or not reader.was_told_why():
             raise Wrong(f"a tail ended with {reader.end} after {len(reader.positions)} events")
     found.tails += len(readers)
     found.late += latecomer.counts
-    found.streams_told += sum(stream.end == "STOPPING" for stream in streams)
-    found.streams_cut += sum(bool(stream.cut) for stream in streams)
+    found.streams += len(streams)
     (found.seconds if has_stuck else found.prompt_seconds).append(seconds)
     accounts = {client.account for client in pipelines}
     since = [call for call in book.calls[before:] if call.account in accounts]
