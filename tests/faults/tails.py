@@ -39,6 +39,8 @@ STUCK_COUNT = sum(connections * tails for connections, tails, _, _ in STUCK)
 # How many loads of each kind make a round, and how many rounds are tried: all of them count.
 PAIRS, ROUNDS_MAX = 5, 3
 RATIO_MAX = 1.2
+# How much memory each of them may take, and all of them together.
+KIB_EACH_MAX, MIB_MAX = 64, 64
 # How long until all of them have been sent what they take.
 FULL_SECONDS = 10
 # Twice as many calls as the server takes in, and more than it can carry out.
@@ -144,7 +146,8 @@ def compare(place, data, without, beside, tally):
 
 
 def measure(place, data, tally):
-    """Measures, more often if the machine was too busy to tell, and judges by all of that."""
+    """Measures, more often if the machine was too busy to tell, and judges by all of that. Gives
+    what is wrong with the memory, if anything is."""
     without, beside, rounds, ratio = Side(), Side(), 0, RATIO_MAX + 1
     while ratio > RATIO_MAX and rounds < ROUNDS_MAX:
         ratio, rounds = compare(place, data, without, beside, tally), rounds + 1
@@ -158,6 +161,7 @@ def measure(place, data, tally):
     if ratio > RATIO_MAX:
         raise Wrong(told)
     tally.more.append(told)
+    return told if more_kib > min(KIB_EACH_MAX * STUCK_COUNT, MIB_MAX * 1024) else ""
 
 
 def resume(place, server, tail):
@@ -317,7 +321,7 @@ def run(place, tally):
         silent = [Stuck(quiet, 1, is_live, is_wide) for _, _, is_live, is_wide in STUCK]
         bench(place, quiet, *MORE_EVENTS)
         busy.stop_in_order()
-        measure(place, busy.data, tally)
+        wrong = measure(place, busy.data, tally)
         busy = bank.Server(place.binary, busy.data, events=NO_CHECKPOINT).started()
         resume_fresh(place, busy)
         overload(place, busy, tally)
@@ -330,6 +334,8 @@ def run(place, tally):
     finally:
         quiet.kill()
         busy.kill()
+    if wrong:
+        raise Wrong(wrong)
 
 
 def resume_one(place):
