@@ -223,7 +223,8 @@ fn service(commands: &Commands) -> wire::Commands {
     let (store, _stopper) = event_store::start(parts).unwrap();
     let views = Arc::new(Views::new(Books::new(Register::default())));
     let reads = Reads::new(views, History::new(reader), durable, store.clone());
-    let service = wire::Commands::default();
+    let (_runs_on, stopping) = tokio::sync::watch::channel(false);
+    let service = wire::Commands::new(stopping);
     service.desk.set(Desk::new(store, Arc::new(reads)));
     service
 }

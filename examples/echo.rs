@@ -33,9 +33,10 @@ use tokio::{
     net::TcpListener,
     runtime::Builder,
     signal::unix::{SignalKind, signal},
+    sync::watch,
 };
 use tokio_stream::Empty;
-use tonic::{Request, Response, Status, Streaming, transport::server::TcpIncoming};
+use tonic::{Request, Response, Status, Streaming, service::Routes};
 use tracing::info;
 
 /// As in the binary.
@@ -76,12 +77,13 @@ async fn serve(address: SocketAddr) -> Result<(), Box<dyn Error>> {
     let queries = QueryServiceServer::new(Echo)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = transport().add_service(commands).add_service(queries);
+    let services = Routes::new(commands).add_service(queries).prepare();
+    let (_serves_on, stopping) = watch::channel(false);
     tokio::select! {
-        ended = server.serve_with_incoming(incoming) => Ok(ended?),
-        _ = terminate.recv() => Ok(()),
+        () = transport::serve(listener, services, stopping) => {}
+        _ = terminate.recv() => {}
     }
+    Ok(())
 }
 
 /// What an echo has no answer to.

@@ -162,7 +162,11 @@ fn check_config(args: ServeArgs) -> Result<(), Failure> {
 fn serve(args: ServeArgs) -> Result<(), Failure> {
     let config = resolve(args)?;
     telemetry::init(config.log_format, &config.log_level);
-    runtime()?.block_on(serve_until_told(&config))
+    let runtime = runtime()?;
+    let served = runtime.block_on(serve_until_told(&config));
+    // Whoever stops a start does not wait until the whole log was read.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve_until_told(config: &Config) -> Result<(), Failure> {

@@ -66,9 +66,9 @@ impl Store {
         let (store, stopper) = event_store::start(parts).expect("threads");
         let history = History::new(Arc::clone(&reader));
         let reads = Arc::new(Reads::new(views, history, durable, store.clone()));
-        let commands = wire::Commands::default();
-        commands.desk.set(Desk::new(store, Arc::clone(&reads)));
         let (stopping_sender, stopping) = watch::channel(false);
+        let commands = wire::Commands::new(stopping.clone());
+        commands.desk.set(Desk::new(store, Arc::clone(&reads)));
         let queries = wire::Queries::new(clock, stopping);
         queries.reads.set(reads);
         Self { commands, queries, reader, stopper, _stopping: stopping_sender }

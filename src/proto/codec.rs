@@ -8,6 +8,12 @@ use tonic::{
     codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
+/// How much room there is at first for what is encoded, in bytes: as tonic has it.
+const ENCODE_BUFFER_BYTES: usize = 8 * 1024;
+/// How much of a stream is encoded before it is sent, in bytes: as much as a frame of HTTP/2 takes.
+/// A peer that takes nothing leaves as much here.
+const ENCODE_YIELD_BYTES: usize = 8 * 1024;
+
 /// Encodes and decodes as `tonic_prost::ProstCodec` does, but decodes from a slice: prost asks a
 /// buffer anew at each field, and a slice answers for nothing. Messages of many small fields, such
 /// as batches, take a tenth less of all that the server does for them.
@@ -44,11 +50,13 @@ impl<T: Message, U> Encoder for SliceCodec<T, U> {
     type Error = Status;
 
     fn encode(&mut self, item: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        // Else the buffer grows by doubling, and is kept with its room as long as it waits.
+        buffer.reserve(item.encoded_len());
         item.encode(buffer).map_err(|error| Status::internal(error.to_string()))
     }
 
     fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::default()
+        BufferSettings::new(ENCODE_BUFFER_BYTES, ENCODE_YIELD_BYTES)
     }
 }
 

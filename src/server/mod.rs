@@ -1,13 +1,13 @@
 //! The composition root: joins all rooms to a running service, and takes it apart again.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc};
 
 use tokio::{
     net::TcpListener,
     sync::watch,
     time::{sleep, timeout},
 };
-use tonic::{service::Routes, transport::server::TcpIncoming};
+use tonic::service::Routes;
 use tracing::{info, warn};
 
 use crate::{
@@ -26,25 +26,9 @@ mod health;
 mod ledger;
 pub(crate) mod recovery;
 mod scrubber;
+pub mod transport;
 
 use ledger::Ledger;
-
-/// How many calls one connection may have open at once. What a client begins beyond that waits at
-/// the client and costs the server nothing, while turning a call away costs it half as much as
-/// carrying it out; but one connection can still fill a group.
-pub const CONNECTION_STREAMS_MAX: u32 = 256;
-/// How large the header of a call may be, in bytes.
-const HEADER_BYTES_MAX: u32 = 16 * 1024;
-/// How many streams of a connection we reset for errors of the peer before we close it (the
-/// answer to RUSTSEC-2024-0003).
-const LOCAL_RESETS_MAX: usize = 1_024;
-/// How many streams of a connection the peer may reset before we have looked at them (the answer
-/// to CVE-2023-44487).
-const PENDING_RESETS_MAX: usize = 20;
-/// How often an idle connection is asked whether its peer lives.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// How long the peer may take to answer that.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the service could not run, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +57,8 @@ pub enum ServeError {
 /// streams end, no new calls are taken, what is on its way is answered within the configured grace,
 /// everything is synced, the log closed.
 ///
-/// Calls are taken while the ledger is being recovered, and answered UNAVAILABLE.
+/// Calls are taken while the ledger is being recovered, and answered UNAVAILABLE. When it is shut
+/// down meanwhile it returns at once; the recovery itself ends with the process.
 ///
 /// # Errors
 /// [`ServeError`] when the service cannot start, or had failed when it was shut down.
@@ -84,7 +69,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (stop, stopping) = watch::channel(false);
-    let commands = Commands::default();
+    let commands = Commands::new(stopping.clone());
     let queries = Queries::new(Arc::clone(&clock), stopping.clone());
     let (health, health_service) = health::start(stopping.clone()).await;
 
@@ -102,16 +87,23 @@ pub async fn serve(
         others,
         commands.desk.clone(),
     );
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let mut until = stopping;
-    let transport = transport().serve_with_incoming_shutdown(front, incoming, async move {
-        let _the_sender_lives_longer = until.wait_for(|stopping| *stopping).await;
-    });
-    let mut transport = tokio::spawn(transport);
+    let mut transport = tokio::spawn(transport::serve(listener, front, stopping));
 
     let settings = config.clone();
-    let ledger = tokio::task::spawn_blocking(move || Ledger::recover(&settings, clock)).await;
-    let running = ledger.map_err(|_| ServeError::Panicked("recovery"))??.start()?;
+    let recovery = tokio::task::spawn_blocking(move || Ledger::recover(&settings, clock));
+    let mut shutdown = pin!(shutdown);
+    let ledger = tokio::select! {
+        ledger = recovery => ledger.map_err(|_| ServeError::Panicked("recovery"))??,
+        () = &mut shutdown => {
+            // A start may end at any moment: nothing was taken in, and nothing has to be written.
+            notify::stopping();
+            stop.send_replace(true);
+            transport.abort();
+            info!("stopped before the ledger was recovered");
+            return Ok(());
+        }
+    };
+    let running = ledger.start()?;
     commands.desk.set(Desk::new(running.store().clone(), Arc::clone(running.reads())));
     queries.reads.set(Arc::clone(running.reads()));
     let status = running.store().status();
@@ -120,7 +112,7 @@ pub async fn serve(
     notify::ready();
 
     let transport_ended = tokio::select! {
-        () = shutdown => false,
+        () = &mut shutdown => false,
         _ = &mut transport => true,
     };
     info!("draining");
@@ -146,18 +138,6 @@ pub async fn serve(
         (false, true) => Err(ServeError::Panicked("the transport")),
         (false, false) => Ok(()),
     }
-}
-
-/// A transport with our limits, and without services. Public so that its own cost can be measured.
-#[must_use]
-pub fn transport() -> tonic::transport::Server {
-    tonic::transport::Server::builder()
-        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
-        .http2_max_header_list_size(HEADER_BYTES_MAX)
-        .http2_max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
-        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
 }
 
 /// Reflection of the protocol, of health, and of the error details, so that generic clients can

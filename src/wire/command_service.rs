@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures_util::StreamExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -66,10 +66,19 @@ impl Desk {
 }
 
 /// Serves `daybook.v1.CommandService`.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Commands {
     /// Where the commands go, once the ledger is recovered.
     pub desk: Late<Desk>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Commands {
+    /// Serves until `stopping` says so: then streams take no more batches, and end.
+    #[must_use]
+    pub fn new(stopping: watch::Receiver<bool>) -> Self {
+        Self { desk: Late::default(), stopping }
+    }
 }
 
 /// Answers of a stream, in order.
@@ -155,7 +164,8 @@ impl CommandService for Commands {
         let desk = self.desk.get()?;
         let timeout = deadline::timeout(request.metadata().as_ref());
         let (sender, receiver) = mpsc::channel(STREAM_BATCHES_MAX);
-        tokio::spawn(desk.clone().submit_all(request.into_inner(), sender));
+        let stopping = self.stopping.clone();
+        tokio::spawn(desk.clone().submit_all(request.into_inner(), sender, stopping));
         let reads = Arc::clone(&desk.reads);
         let answers = ReceiverStream::new(receiver).then(move |step| {
             let reads = Arc::clone(&reads);
@@ -180,14 +190,21 @@ impl Submitted {
 }
 
 impl Desk {
-    /// Submits the batches of a stream in order, until it ends, breaks a limit, or nobody waits
-    /// for the answers any more.
+    /// Submits the batches of a stream in order, until it ends, breaks a limit, nobody waits for
+    /// the answers any more, or the server stops.
     async fn submit_all(
         self,
         mut batches: Streaming<proto::ExecuteStreamRequest>,
         sender: mpsc::Sender<Result<Submitted, Status>>,
+        mut stopping: watch::Receiver<bool>,
     ) {
-        while let Some(request) = batches.next().await {
+        loop {
+            let request = tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stopping| *stopping) => Some(Err(status::stopping())),
+                request = batches.next() => request,
+            };
+            let Some(request) = request else { return };
             let submitted = match request {
                 Ok(request) => self.submit(request).await,
                 Err(status) => Err(status::of_transport(status)),

@@ -131,7 +131,6 @@ impl Service<Request> for Front {
     }
 
     fn call(&mut self, request: Request) -> Answer {
-        // The transport waits as long as this at least, and would say CANCELLED then.
         let deadline = Deadline::after(deadline::timeout(request.headers()));
         let path = request.uri().path();
         let command = path.strip_prefix(COMMAND_SERVICE);

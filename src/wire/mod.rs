@@ -4,6 +4,7 @@
 //! and failures become messages and statuses. It must not decide anything about money, and no
 //! text, path or number of our insides may leave through it.
 
+mod ahead;
 mod batch;
 mod command_service;
 mod deadline;

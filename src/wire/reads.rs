@@ -6,6 +6,7 @@ use tokio::{sync::watch, time::timeout};
 use tonic::{Status, metadata::MetadataMap};
 
 use super::{
+    ahead::Ahead,
     deadline::{self, TIMEOUT_HEADER},
     page_token::PageTokens,
     status,
@@ -25,6 +26,7 @@ pub struct Reads {
     pub(super) history: History,
     pub(super) durable: watch::Receiver<u64>,
     pub(super) tokens: PageTokens,
+    pub(super) ahead: Arc<Ahead>,
     store: EventStore,
 }
 
@@ -39,7 +41,7 @@ impl Reads {
         store: EventStore,
     ) -> Self {
         let tokens = PageTokens::new(history.log().log_id());
-        Self { views, history, durable, tokens, store }
+        Self { views, history, durable, tokens, ahead: Arc::default(), store }
     }
 
     /// Waits until nothing can be recorded with a time up to `time_micros` any more, which must

@@ -3,9 +3,9 @@
 //!
 //! A tail is a stream that is pulled: it reads on only when its client has taken what it was
 //! given. A slow reader therefore holds one message and a position, nothing else, and the writer
-//! never knows of it.
+//! never knows of it. What is read ahead for those that are behind they share.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{Stream, stream};
 use hashbrown::HashSet;
@@ -20,7 +20,7 @@ use crate::{domain::AccountId, event_store::Entry, log::Block, proto};
 
 /// How many events one message holds before it is sent: enough to be cheap, few enough that a
 /// stuck reader costs little.
-const MESSAGE_EVENTS: usize = 256;
+const MESSAGE_EVENTS: usize = 96;
 /// How many accounts a filter may name.
 const FILTER_ACCOUNTS_MAX: usize = 1_000;
 /// How long a position may go untold when no event passes the filters.
@@ -83,8 +83,6 @@ struct Tail {
     /// How far the log is durable. Of the tail's own, to know what it has seen of it.
     durable: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
-    /// The block that is being told, and those after it that were read along with it.
-    blocks: VecDeque<Arc<Block>>,
     /// Everything up to here has been considered.
     position: u64,
     /// Everything up to here has been told.
@@ -112,7 +110,6 @@ pub(super) fn tail(
         filter: question.filter,
         durable: reads.durable.clone(),
         stopping,
-        blocks: VecDeque::new(),
         position,
         told: position,
         told_at: Instant::now(),
@@ -170,7 +167,7 @@ impl Tail {
     /// The events of one entry stay together.
     async fn read_block(&mut self, events: &mut Vec<proto::Event>) -> Result<(), Status> {
         let next = self.position.saturating_add(1);
-        let block = self.next_block(next).await?;
+        let block = self.block(next).await?;
         for record in block.records().skip_while(|record| record.last_position() < next) {
             let entry = self.reads.history.decode(&record);
             let entry = entry.map_err(|failure| status::unreadable(&failure))?;
@@ -180,23 +177,19 @@ impl Tail {
                 break;
             }
         }
-        if self.position >= block.last_position() {
-            self.blocks.pop_front();
-        }
         Ok(())
     }
 
-    /// The block that holds a position; it is the first of those at hand then.
-    async fn next_block(&mut self, position: u64) -> Result<Arc<Block>, Status> {
-        if self.blocks.is_empty() {
-            if let Some(block) = self.reads.history.log().recent_block(position) {
-                self.blocks.push_back(block);
-            } else {
-                let read = self.reads.read_log(move |cursor| cursor.blocks(position)).await?;
-                self.blocks.extend(read);
-            }
+    /// The block that holds a position. It is not kept here: most tails are not read for most of
+    /// the time.
+    async fn block(&self, position: u64) -> Result<Arc<Block>, Status> {
+        let Reads { history, ahead, .. } = &self.reads;
+        if let Some(block) = history.log().recent_block(position).or_else(|| ahead.get(position)) {
+            return Ok(block);
         }
-        let block = self.blocks.front().cloned();
+        let read = self.reads.read_log(move |cursor| cursor.blocks(position)).await?;
+        let block = read.first().cloned();
+        ahead.put(read);
         block.ok_or_else(|| status::internal("a block without its records"))
     }
 

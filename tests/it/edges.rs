@@ -5,7 +5,12 @@ use std::time::{Duration, Instant};
 use daybook::proto::{
     DepositMoneyRequest, ExecuteStreamRequest, GetAccountRequest, TailEventsRequest,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::mpsc,
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
 use tonic_health::pb::{
@@ -168,4 +173,28 @@ async fn a_read_that_waits_ends_at_the_callers_deadline() {
     let code = ended.unwrap_err().code();
     assert!([Code::DeadlineExceeded, Code::Cancelled].contains(&code), "{code:?}");
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed() {
+    // Nor may it take its time with the first words, one byte after another.
+    let service = Service::in_memory().await;
+    let begin = Instant::now();
+    let mut silent = TcpStream::connect(service.address()).await.unwrap();
+    let mut slow = TcpStream::connect(service.address()).await.unwrap();
+    let said = async {
+        for byte in b"PRI * HTTP/2.0" {
+            if slow.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        slow.read(&mut [0; 8]).await
+    };
+    let heard = timeout(PATIENCE, async { tokio::join!(silent.read_u8(), said) }).await;
+    let (silent, slow) = heard.expect("both are closed");
+    assert!(silent.is_err(), "the silent one is closed");
+    assert!(slow.map_or(true, |length| length == 0), "and the slow one");
+    assert!(begin.elapsed() > Duration::from_secs(4), "{:?}", begin.elapsed());
+    assert_eq!(service.another().await.stats().await.position, 0, "others are served");
 }

@@ -26,9 +26,8 @@ use super::window::Window;
 /// ask for, and half of the largest group.
 const RECENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// How much is read beyond one block for who goes on from there: little enough that a subscriber
-/// which stops taking costs little.
-const RUN_BYTES: usize = 32 * 1024;
+/// How much is read beyond one block for who goes on from there.
+const RUN_BYTES: usize = 64 * 1024;
 
 /// How many segments are kept open for reading. A log may have thousands, a process has often no
 /// more than a thousand descriptors, and most of them are for connections.
