@@ -118,13 +118,11 @@ class Server:
 
     def ended(self, seconds=STOP_SECONDS):
         """Its exit code, when it has ended by itself."""
-        try:
-            code = self.process.wait(seconds)
-        except subprocess.TimeoutExpired as late:
+        # Not by a wait with a time limit: a signal to us in it may leave its lock behind.
+        if not self.has_gone(seconds):
             self.kill()
-            raise Wrong(f"it does not end: {self.lines[-5:]}") from late
-        self.listener.join()
-        return code
+            raise Wrong(f"it does not end: {self.lines[-5:]}")
+        return self.process.wait()
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -139,6 +137,16 @@ class Server:
         self.process.kill()
         self.process.wait()
         self.listener.join()
+
+
+@contextlib.contextmanager
+def running(binary, data, tracer=()):
+    """A server that has started, and is killed if it has not ended by then."""
+    server = Server(binary, data, tracer=tracer)
+    try:
+        yield server.started()
+    finally:
+        server.kill()
 
 
 def stats(channel):
@@ -158,6 +166,8 @@ class Call:
     position: int = 0
     # Of an error; empty when there was no answer.
     reason: str = ""
+    # How much the medium had been given when the answer was there, if its book counts that.
+    written: int = 0
 
     @property
     def is_accepted(self):
@@ -171,11 +181,24 @@ class Book:
         self.calls, self.next, self.lock = [], 1, threading.Lock()
         # Up to where the log has been compared before.
         self.base = 0
+        self.written = lambda: 0
 
     def copy(self):
         """The same for a copy of the directory, from where it is now."""
         other = Book()
         other.next, other.base = self.next, self.base
+        return other
+
+    def add(self, other):
+        """Takes over what a copy was asked since."""
+        self.calls, self.next = self.calls + other.calls, other.next
+
+    def at(self, written):
+        """What was known when the medium had been given so much: later answers are not."""
+        other = self.copy()
+        for call in self.calls:
+            is_later = call.is_accepted and call.written > written
+            other.calls.append(dataclasses.replace(call, position=0) if is_later else call)
         return other
 
     def amounts(self, count):
@@ -256,6 +279,15 @@ def events(channel, base):
         yield first(event, 1), deposit
 
 
+def shown(server):
+    """All events that a server shows."""
+    channel = Channel(server.address)
+    try:
+        return dict(events(channel, 0))
+    finally:
+        channel.close()
+
+
 class Depositor(threading.Thread):
     """A client that makes one call after another."""
 
@@ -296,6 +328,7 @@ class Depositor(threading.Thread):
             call.reason = ""
         else:
             call.answered = time.time()
+            call.written = self.book.written()
             call.position = position
         return call
 
@@ -326,14 +359,23 @@ def loaded(book, server, clients=1, **options):
             depositor.join()
 
 
+def verified(binary, data):
+    """What comes of `daybook verify` on a directory without a server."""
+    command = [binary, "verify", "--data-dir", data]
+    return subprocess.run(command, capture_output=True, text=True, env={})
+
+
+def told(done, word):
+    """What a line says that begins with a word."""
+    return re.search(rf"^{word} +(\S+)", done.stdout, re.M).group(1)
+
+
 def verify(binary, data):
-    """The position that a directory without a server has by `daybook verify`."""
-    done = subprocess.run(
-        [binary, "verify", "--data-dir", data], capture_output=True, text=True, env={}
-    )
+    """The position that a directory without a server has."""
+    done = verified(binary, data)
     if done.returncode:
         raise Wrong(f"verify ends with {done.returncode}: {done.stderr.strip()}")
-    return int(re.search(r"^position +(\d+)", done.stdout, re.M).group(1))
+    return int(told(done, "position"))
 
 
 def audit(binary, data, book):

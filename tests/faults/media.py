@@ -43,8 +43,8 @@ class NotAllowed(Exception):
 def mounted(*arguments):
     """Mounts something on a directory of its own."""
     path = tempfile.mkdtemp(prefix="daybook-faults-")
-    done = subprocess.run(["mount", *arguments, path], capture_output=True, text=True)
     try:
+        done = subprocess.run(["mount", *arguments, path], capture_output=True, text=True)
         if done.returncode:
             raise NotAllowed(done.stderr.strip())
         yield path
@@ -257,32 +257,49 @@ def power(place, tally, cycles, seed, syncs_lie=False):
         with open(image, "wb") as file:
             file.truncate(LOOP_MIB * MIB)
         subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
-        book = bank.Book()
+        book, newest = bank.Book(), bank.Book()
         for _ in range(cycles):
             with mounted("-o", "loop", image) as path:
-                cut(place, tally, path, book, chance.uniform(0.05, 0.4), syncs_lie)
+                data, seconds = os.path.join(path, "data"), chance.uniform(0.05, 0.4)
+                with bank.running(place.binary, data) as server:
+                    newest = compared(server, book, newest)
+                    cut(tally, path, server, newest, seconds, syncs_lie)
+        book.add(newest)
         if place.lies:
             book.add_lie()
         with mounted("-o", "loop", image) as path:
             tally.acks = bank.audit(place.binary, os.path.join(path, "data"), book)
 
 
-def cut(place, tally, path, book, seconds, syncs_lie):
-    """Starts, compares with all that was ever answered, and cuts the power under load."""
-    data = os.path.join(path, "data")
-    server = bank.Server(place.binary, data).started()
+def compared(server, book, newest):
+    """Adds what was asked since the last start, once it was looked up. Gives a book from here on.
+
+    The whole is looked up at the end.
+    """
+    newest.check(server)
+    book.add(newest)
+    its, channel = book.copy(), Channel(server.address)
+    its.base = bank.stats(channel)
+    channel.close()
+    return its
+
+
+def cut(tally, path, server, book, seconds, syncs_lie):
+    """Cuts the power under load."""
+    if syncs_lie:
+        lie = ["-e", "inject=fdatasync:retval=0"]
+        bank.Attached(server, "/dev/null", ["fdatasync"], bank.files_of(server.data)[1:5], lie)
+    with bank.load(book, server, 4), bank.load(book, server, 1, batch=50):
+        time.sleep(seconds)
+        shut_down(path)
+        server.kill()
+    tally.faults += int(book.acks() > 0)
+
+
+def shut_down(path):
+    """Ends a file system as a power cut does: what the kernel has not written is gone."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        book.check(server)
-        if syncs_lie:
-            lie = ["-e", "inject=fdatasync:retval=0"]
-            bank.Attached(server, "/dev/null", ["fdatasync"], bank.files_of(data)[1:5], lie)
-        before = book.acks()
-        with bank.load(book, server, 4), bank.load(book, server, 1, batch=50):
-            time.sleep(seconds)
-            fcntl.ioctl(handle, SHUTDOWN, NO_LOG_FLUSH.to_bytes(4, "little"))
-            server.kill()
-        tally.faults += int(book.acks() > before)
+        fcntl.ioctl(handle, SHUTDOWN, NO_LOG_FLUSH.to_bytes(4, "little"))
     finally:
         os.close(handle)
-        server.kill()

@@ -49,6 +49,8 @@ class Tally:
     acks: int = 0
     failed_logs: int = 0
     failed_starts: int = 0
+    # Events that were shown although the disk lacked them.
+    revived: int = 0
     not_serving_millis: float = 0
     # What else there is to tell.
     more: list = dataclasses.field(default_factory=list)
@@ -59,6 +61,7 @@ class Tally:
         self.acks += other.acks
         self.failed_logs += other.failed_logs
         self.failed_starts += other.failed_starts
+        self.revived += other.revived
         self.not_serving_millis = max(self.not_serving_millis, other.not_serving_millis)
 
 
