@@ -256,6 +256,7 @@ fn tree() -> Vec<Source> {
         "Cargo.toml",
         "benches",
         "build.rs",
+        "deploy",
         "examples",
         "fuzz/Cargo.toml",
         "fuzz/fuzz_targets",
@@ -272,7 +273,8 @@ fn tree() -> Vec<Source> {
 }
 
 fn gather(root: &Path, path: &str, sources: &mut Vec<Source>) {
-    const WRITTEN: [&str; 8] = ["js", "mjs", "proto", "py", "rs", "sh", "toml", "ts"];
+    const WRITTEN: [&str; 11] =
+        ["conf", "js", "mjs", "proto", "py", "rs", "service", "sh", "toml", "ts", "yaml"];
     let full = root.join(path);
     if full.is_dir() {
         let mut names: Vec<_> = fs::read_dir(&full)
