@@ -28,8 +28,8 @@ pub const CONNECTIONS_MAX: usize = 1_024;
 /// the client and costs the server nothing, while turning a call away costs it half as much as
 /// carrying it out; but one connection can still fill a group.
 pub const CONNECTION_STREAMS_MAX: u32 = 256;
-/// How much is kept of what one call has to say and its peer does not take, in bytes: as much as a
-/// message of a tail has.
+/// How much is kept of what one call has to say and its peer does not take, in bytes, before it has
+/// to wait: less than a message of a tail, so that of one that is not read no second is kept.
 const SEND_BUFFER_BYTES_MAX: usize = 8 * 1024;
 /// How large the header of a call may be, in bytes.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;

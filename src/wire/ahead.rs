@@ -8,9 +8,9 @@ use std::{
 
 use crate::log::Block;
 
-/// How many bytes of blocks are kept: what thirty tails that each read elsewhere go on with. With
+/// How many bytes of blocks are kept: what eight tails that each read elsewhere go on with. With
 /// more of them some is read twice.
-const AHEAD_BYTES_MAX: usize = 2 * 1024 * 1024;
+const AHEAD_BYTES_MAX: usize = 1024 * 1024;
 
 /// Blocks by their first position, the oldest of them given up first.
 #[derive(Default)]

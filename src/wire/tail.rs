@@ -20,7 +20,7 @@ use crate::{domain::AccountId, event_store::Entry, log::Block, proto};
 
 /// How many events one message holds before it is sent: enough to be cheap, few enough that a
 /// stuck reader costs little.
-const MESSAGE_EVENTS: usize = 96;
+const MESSAGE_EVENTS: usize = 64;
 /// How many accounts a filter may name.
 const FILTER_ACCOUNTS_MAX: usize = 1_000;
 /// How long a position may go untold when no event passes the filters.

@@ -27,7 +27,7 @@ use super::window::Window;
 const RECENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// How much is read beyond one block for who goes on from there.
-const RUN_BYTES: usize = 64 * 1024;
+const RUN_BYTES: usize = 128 * 1024;
 
 /// How many segments are kept open for reading. A log may have thousands, a process has often no
 /// more than a thousand descriptors, and most of them are for connections.
