@@ -36,7 +36,7 @@ const CLIENTS: usize = 2;
 const BATCH: usize = 200;
 /// How long each client rests between two of them, so that the log has some hundred megabytes in
 /// the end and not gigabytes.
-const BETWEEN_BATCHES: Duration = Duration::from_millis(20);
+const BETWEEN_BATCHES: Duration = Duration::from_millis(5);
 /// Each so many backups a new one is begun; the others are made on top of it.
 const ANEW_EVERY: u64 = 5;
 /// When a backup that is killed is killed at the latest.
