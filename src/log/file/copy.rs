@@ -110,10 +110,7 @@ pub(super) fn restore(
     visit: Visit<'_>,
 ) -> Result<Copied, CopyError> {
     let _source_lock = lock_directory(source)?;
-    let source_catalog = catalog_of(source)?;
-    if unfinished(source, &source_catalog)?.is_some() {
-        return Err(OpenError::Unfinished.into());
-    }
+    let source_catalog = catalog_at_rest(source)?;
     let names = target.list().map_err(|error| io_error("listing the directory", error))?;
     if let Some(name) = names.into_iter().find(|name| name != LOCK_FILE && name != LOST_AND_FOUND) {
         return Err(CopyError::NotEmpty(name));
@@ -142,10 +139,16 @@ pub(super) fn refuse_half_restored(disk: &dyn Disk) -> Result<(), OpenError> {
 }
 
 /// The segments of a directory that must have a log.
-pub(super) fn catalog_of(disk: &dyn Disk) -> Result<Catalog, OpenError> {
+fn catalog_of(disk: &dyn Disk) -> Result<Catalog, OpenError> {
     refuse_half_restored(disk)?;
     let catalog = Catalog::read(disk)?;
     if catalog.entries.is_empty() { Err(OpenError::NoLog) } else { Ok(catalog) }
+}
+
+/// The same of a log that nobody uses, whose last start must have ended.
+pub(super) fn catalog_at_rest(disk: &dyn Disk) -> Result<Catalog, OpenError> {
+    let catalog = catalog_of(disk)?;
+    if unfinished(disk, &catalog)?.is_some() { Err(OpenError::Unfinished) } else { Ok(catalog) }
 }
 
 /// One copy in the making.

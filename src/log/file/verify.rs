@@ -3,10 +3,9 @@
 use crate::log::{Damage, Head, LogId};
 
 use super::bytes::wide;
-use super::copy::catalog_of;
+use super::copy::catalog_at_rest;
 use super::disk::Disk;
 use super::frame::Kind;
-use super::recovery::unfinished;
 use super::scan::{Progress, Tail, Visit, scan};
 use super::{OpenError, TornTail, lock_directory};
 
@@ -38,10 +37,7 @@ pub(super) fn verify(
     visit: Visit<'_>,
 ) -> Result<Verified, OpenError> {
     let _lock = lock_directory(disk)?;
-    let catalog = catalog_of(disk)?;
-    if unfinished(disk, &catalog)?.is_some() {
-        return Err(OpenError::Unfinished);
-    }
+    let catalog = catalog_at_rest(disk)?;
     let scanned = scan(disk, &catalog, None, visit, progress)?;
     let head = scanned.head();
     let (torn, damage) = match scanned.tail {
