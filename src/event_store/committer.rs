@@ -239,6 +239,10 @@ impl Outlets {
     }
 
     fn tell_room(&self, has_room: bool) {
+        // A log that has failed has no room either, and that is not the reason.
+        if *self.status.borrow() == StoreStatus::Latched {
+            return;
+        }
         if self.has_room.swap(has_room, Ordering::AcqRel) == has_room {
             return;
         }
