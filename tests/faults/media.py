@@ -31,6 +31,8 @@ FIRST_MIB, LATER_MIB, ELSE_MIB = 16, 64, 6
 LOOP_MIB = 512
 SPACE_SECONDS = 10
 READS_WHILE_FULL = 200
+# Five times as long as an idle writer waits with its line.
+REST_SECONDS = 0.5
 # How many cases of short writes are tried at the same time.
 WORKERS = 2
 
@@ -79,6 +81,15 @@ def log_bytes(server):
         return first(decode(channel.call(bank.QUERIES + "GetStats")), 7)
     finally:
         channel.close()
+
+
+def until_at_rest(server):
+    """Waits until the idle writer has written its line: until then the log's end may move by
+    itself, on a busy machine later than usual."""
+    before = None
+    while before != (now := log_bytes(server)):
+        before = now
+        time.sleep(REST_SECONDS)
 
 
 def delayed(place, tally):
@@ -134,8 +145,7 @@ def cut_write(place, batch, part, goes_on):
     try:
         depositor = bank.Depositor(book, server)
         depositor.batch = batch
-        # Until the idle writer has written its line, the log's end may move by itself.
-        time.sleep(0.25)
+        until_at_rest(server)
         trace = os.path.join(os.path.dirname(data), "trace")
         late = ["-e", f"inject=pwrite64:delay_exit={DELAY_MICROS}:when=1"]
         paths = bank.files_of(data)[1:5]
