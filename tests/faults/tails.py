@@ -44,10 +44,10 @@ KIB_EACH_MAX, MIB_MAX = 64, 64
 # How long until all of them have been sent what they take.
 FULL_SECONDS = 10
 # Twice as many calls as the server takes in, and more than it can carry out.
-OVERLOAD = ("--in-flight", "16384", "--connections", "64", "--seconds", "7")
+OVERLOAD = ("--in-flight", "32768", "--connections", "128", "--seconds", "7")
 # Who makes one call at a time beside that.
-POLITE, POLITE_PAUSE_SECONDS = 8, 0.02
-REFUSALS_MIN, SHED_MIN = 50, 1000
+POLITE, POLITE_PAUSE_SECONDS = 16, 0.02
+SHED_MIN = 1000
 OVERLOADED_CODE, UNAVAILABLE_CODE = 8, 14
 # After how long without a word the server gives a connection up, and a bit.
 SILENT_SECONDS = 45
@@ -274,10 +274,6 @@ class Polite(threading.Thread):
             raise Wrong(f"too much load is refused with {self.wrong[0]}")
 
 
-def quantile_millis(times, share):
-    return sorted(times)[min(len(times) - 1, int(len(times) * share))] * 1000
-
-
 def overload(place, server, tally):
     """More calls than the server takes in, and clients that only want a little."""
     forget_peak(server)
@@ -293,15 +289,16 @@ def overload(place, server, tally):
     times = [seconds for client in clients for seconds in client.refused]
     answers = sum(len(client.accepted) for client in clients)
     shed, accepted = told["shed_calls"], told["accepted"]
-    if len(times) < REFUSALS_MIN or shed < SHED_MIN:
-        raise Wrong(f"too little load: {len(times)} refusals, {shed} shed")
-    p50, p99 = (quantile_millis(times, share) for share in (0.5, 0.99))
+    if shed < SHED_MIN:
+        raise Wrong(f"too little load: {shed} shed")
+    # Some of those who want only a little find a place.
+    slowest = f" after {max(times) * 1000:.0f} ms at most" if times else ""
     peak_mib = (memory_kib(server, "VmHWM") - base) / 1024
     tally.acks += accepted + answers
     tally.more.append(
         f"of {accepted + shed:,} calls, more than there can be, {shed:,} were refused; {POLITE} "
-        f"clients with one call each had {len(times)} refusals after {p50:.0f} ms (p50) and "
-        f"{p99:.0f} ms (p99), {answers} answers; it took {peak_mib:.0f} MiB more at most"
+        f"clients with one call each had {len(times)} refusals{slowest}, {answers} answers; it "
+        f"took {peak_mib:.0f} MiB more at most"
     )
 
 

@@ -2,8 +2,8 @@
 
 use crate::cli::{CliError, connect::ConnectArgs};
 
-/// How many calls may be under way: more would only wait in the server's mailbox.
-const IN_FLIGHT_MAX: u64 = 16_384;
+/// How many calls may be under way: twice as many as a server takes in.
+const IN_FLIGHT_MAX: u64 = 32_768;
 /// How many connections are opened at most.
 const CONNECTIONS_MAX: u64 = 256;
 /// How many accounts are opened at most: the check at the end reads every one.
