@@ -180,29 +180,22 @@ impl<'a> Copier<'a> {
             0 => Some(Joint { next_position: 1, chain: chain::start(&self.log_id) }),
             _ => None,
         };
-        let mut segments_copied = 0_u64;
-        for (index, entry) in self.catalog.entries.iter().enumerate() {
-            let (index, is_last) =
-                (wide(index), index.saturating_add(1) == self.catalog.entries.len());
-            if index < kept {
-                self.pass(entry);
-                continue;
-            }
-            check_header(index.saturating_add(1), entry, joint)?;
-            let copied = match wait.take() {
-                Some(wait) if is_last => self.copy_last(entry, wait)?,
-                None if is_last => self.copy(entry, self.end(entry, None)?, true)?,
-                unused => {
-                    wait = unused;
+        let count = wide(self.catalog.entries.len());
+        for (number, entry) in (1..=count).zip(&self.catalog.entries) {
+            if number > kept {
+                check_header(number, entry, joint)?;
+                let copied = if number == count {
+                    self.copy_last(entry, wait.take())?
+                } else {
                     self.copy(entry, entry.length, false)?
-                }
-            };
-            joint = Some(copied.joint);
-            segments_copied = segments_copied.saturating_add(1);
+                };
+                joint = Some(copied.joint);
+            }
             self.pass(entry);
         }
         let Some(joint) = joint else { unreachable!("the last segment is always copied") };
         let (position, hash) = (joint.position(), joint.chain);
+        let segments_copied = count.saturating_sub(kept);
         Ok(Copied { log_id: self.log_id, position, hash, segments_copied, segments_kept: kept })
     }
 
@@ -238,12 +231,19 @@ impl<'a> Copier<'a> {
         Ok(wide(sealed.len()))
     }
 
-    /// Copies the last segment of a log that may be in use.
-    fn copy_last(&self, entry: &Entry, wait: &mut dyn FnMut()) -> Result<Scanned, CopyError> {
-        let lock = self.source.try_lock();
-        let end = match lock.map_err(|error| io_error("locking the directory", error))? {
+    /// Copies the last segment. `wait` is for a log that may be in use; one without is locked
+    /// already.
+    fn copy_last(
+        &self,
+        entry: &Entry,
+        wait: Option<&mut dyn FnMut()>,
+    ) -> Result<Scanned, CopyError> {
+        let Some(wait) = wait else { return self.copy(entry, self.end(entry, None)?, true) };
+        // A log that is free stays so until its last segment is copied.
+        let lock = self.source.try_lock().map_err(|e| io_error("locking the directory", e))?;
+        let end = match &lock {
             Lock::Taken(_) => self.end(entry, Some(wait))?,
-            Lock::Held(_guard) => {
+            Lock::Held(_) => {
                 if unfinished(self.source, self.catalog)?.is_some() {
                     return Err(OpenError::Unfinished.into());
                 }
@@ -251,7 +251,7 @@ impl<'a> Copier<'a> {
                 let name = file_name(entry.number);
                 let synced = open_file(self.source, &name)?.sync_data();
                 synced.map_err(|error| io_error(&name, error))?;
-                return self.copy(entry, self.end(entry, None)?, true);
+                self.end(entry, None)?
             }
         };
         self.copy(entry, end, true)
