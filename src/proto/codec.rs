@@ -10,8 +10,8 @@ use tonic::{
 
 /// How much room there is at first for what is encoded, in bytes: as tonic has it.
 const ENCODE_BUFFER_BYTES: usize = 8 * 1024;
-/// How much of a stream is encoded before it is sent, in bytes: as much as a frame of HTTP/2 takes.
-/// A peer that takes nothing leaves as much here.
+/// How much of a stream is encoded before it is sent, in bytes: less than a message of a tail, so
+/// that of one that is not read no second is encoded.
 const ENCODE_YIELD_BYTES: usize = 8 * 1024;
 
 /// Encodes and decodes as `tonic_prost::ProstCodec` does, but decodes from a slice: prost asks a
