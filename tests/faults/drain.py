@@ -97,6 +97,14 @@ def make_clients(book, server, has_stuck):
     return pipelines, readers, stuck, streams
 
 
+def finish(clients, stuck):
+    """Lets clients come to their end, and gives tails up that are never read."""
+    for client in clients:
+        client.finish()
+    for tail in stuck:
+        tail.close()
+
+
 def stop_under_load(place, data, book, has_stuck, found, number=signal.SIGTERM):
     """One stop. Every call that was sent before must have an end that its client was told."""
     server = bank.Server(place.binary, data, NO_CHECKPOINT, options=GRACE).started()
@@ -114,10 +122,7 @@ def stop_under_load(place, data, book, has_stuck, found, number=signal.SIGTERM):
         code = server.ended()
         seconds = time.monotonic() - begun
         latecomer.finish()
-        for client in (*pipelines, *readers, *streams):
-            client.finish()
-        for tail in stuck:
-            tail.close()
+        finish((*pipelines, *readers, *streams), stuck)
     finally:
         server.kill()
     cut = [call for it in pipelines for call in it.cut]
@@ -160,10 +165,7 @@ def stop_twice(place, data, book):
         server.process.send_signal(signal.SIGTERM)
         code = server.ended()
         seconds = time.monotonic() - begun
-        for client in (*pipelines, *readers, *streams):
-            client.finish()
-        for tail in stuck:
-            tail.close()
+        finish((*pipelines, *readers, *streams), stuck)
     finally:
         server.kill()
     if code != 1 or seconds > MORE_SECONDS:
