@@ -32,5 +32,7 @@ pub use money::{AMOUNT_MAX_MINOR, Amount, Balance, CurrencyCode};
 pub use refusal::Refusal;
 pub use register::Register;
 pub use rows::Rows;
-pub use text::{OWNER_CHARS_MAX, Owner, REASON_CHARS_MAX, Reason, TextError};
+pub use text::{
+    OWNER_CHARS_MAX, Owner, PRINCIPAL_CHARS_MAX, Principal, REASON_CHARS_MAX, Reason, TextError,
+};
 pub use transfer::{StepOutcome, TransferError, TransferPhase, next_phase};

@@ -1,9 +1,14 @@
 //! Texts of people: bounded, on one line, kept exactly as they came.
 
+use std::sync::Arc;
+
 /// How many characters an owner may have.
 pub const OWNER_CHARS_MAX: usize = 256;
 /// How many characters a reason may have.
 pub const REASON_CHARS_MAX: usize = 256;
+
+/// How many characters the name of a principal may have.
+pub const PRINCIPAL_CHARS_MAX: usize = 128;
 
 /// Why a text is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +73,31 @@ impl Reason {
     }
 
     /// The text; empty when there is none.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Who gave a command, as the server knows its callers: 1 to [`PRINCIPAL_CHARS_MAX`] characters.
+/// Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Principal(Arc<str>);
+
+impl Principal {
+    /// Takes a principal's name as it is.
+    ///
+    /// # Errors
+    /// [`TextError`] when it is empty, too long, or has control characters.
+    pub fn new(name: &str) -> Result<Self, TextError> {
+        if name.is_empty() {
+            return Err(TextError::Empty);
+        }
+        check(name, PRINCIPAL_CHARS_MAX)?;
+        Ok(Self(name.into()))
+    }
+
+    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -4,7 +4,7 @@
 //! of requests and answers; its own server is not used because it passes on neither how much is
 //! kept of what a peer does not take, nor who waits for a first word.
 
-use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,6 +20,8 @@ use tonic::{
     codegen::{Service, http},
 };
 use tracing::{debug, warn};
+
+use crate::wire::Peer;
 
 /// How many connections there may be at once; who comes then waits until one is closed. Each may
 /// take a few hundred kilobytes, and one file.
@@ -75,8 +77,9 @@ where
             Some(_) = connections.join_next() => continue,
             stream = next(&listener, &places) => stream,
         };
-        let (stream, place) = stream;
-        let (http, calls, stopping) = (http.clone(), Calls(service.clone()), stopping.clone());
+        let (stream, address, place) = stream;
+        let calls = Calls { service: service.clone(), peer: Peer::new(address, None) };
+        let (http, stopping) = (http.clone(), stopping.clone());
         connections.spawn(async move {
             let _place = place;
             if let Err(error) = connection(stream, &http, calls, stopping).await {
@@ -108,13 +111,13 @@ fn settings() -> http2::Builder<TokioExecutor> {
 async fn next(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> (TcpStream, tokio::sync::OwnedSemaphorePermit) {
+) -> (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit) {
     let Ok(place) = Arc::clone(places).acquire_owned().await else {
         unreachable!("places are never closed")
     };
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
+            Ok((stream, address)) => return (stream, address, place),
             Err(error) if is_of_peer(&error) => {}
             Err(error) => {
                 // No files or no memory: trying again at once would only keep a processor busy.
@@ -182,9 +185,12 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-/// The service, as hyper calls it.
+/// The service, as hyper calls it for one peer.
 #[derive(Clone)]
-struct Calls<S>(S);
+struct Calls<S> {
+    service: S,
+    peer: Peer,
+}
 
 impl<S> hyper::service::Service<http::Request<Incoming>> for Calls<S>
 where
@@ -196,6 +202,8 @@ where
 
     /// The services here are always ready.
     fn call(&self, request: http::Request<Incoming>) -> S::Future {
-        self.0.clone().call(request.map(Body::new))
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(self.peer.clone());
+        self.service.clone().call(request)
     }
 }
