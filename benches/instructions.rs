@@ -28,7 +28,7 @@ use daybook::{
         file::{self, Options, StdDisk},
         memory,
     },
-    ops::ManualClock,
+    ops::{ManualClock, config::Limits},
     proto::{
         BatchCommand, ExecuteBatchRequest, TransferMoneyRequest, batch_command,
         command_service_server::CommandService as _,
@@ -224,7 +224,7 @@ fn service(commands: &Commands) -> wire::Commands {
     let views = Arc::new(Views::new(Books::new(Register::default())));
     let reads = Reads::new(views, History::new(reader), durable, store.clone());
     let (_runs_on, stopping) = tokio::sync::watch::channel(false);
-    let service = wire::Commands::new(stopping);
+    let service = wire::Commands::new(Limits::default(), stopping);
     service.desk.set(Desk::new(store, Arc::new(reads)));
     service
 }

@@ -25,7 +25,7 @@ use daybook::{
         event::Payload,
         query_service_server::{QueryService, QueryServiceServer},
     },
-    server::transport,
+    server::transport::{self, Door},
     wire::MESSAGE_BYTES_MAX,
 };
 use prost_types::Timestamp;
@@ -80,7 +80,7 @@ async fn serve(address: SocketAddr) -> Result<(), Box<dyn Error>> {
     let services = Routes::new(commands).add_service(queries).prepare();
     let (_serves_on, stopping) = watch::channel(false);
     tokio::select! {
-        () = transport::serve(listener, services, stopping) => {}
+        () = transport::serve(listener, services, Door::default(), stopping) => {}
         _ = terminate.recv() => {}
     }
     Ok(())

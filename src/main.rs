@@ -152,6 +152,10 @@ fn resolve(args: ServeArgs) -> Result<Config, Failure> {
 
 fn check_config(args: ServeArgs) -> Result<(), Failure> {
     let config = resolve(args)?;
+    if let Some(files) = &config.tls {
+        server::tls::load(files)
+            .map_err(|error| Failure { message: error.to_string(), exit_code: EXIT_USAGE })?;
+    }
     #[expect(clippy::print_stdout, reason = "what was asked for")]
     {
         print!("{config}");
@@ -212,6 +216,7 @@ impl Failure {
         let directory = config.data_dir.display();
         let (message, exit_code) = match error {
             ServeError::Open(open) => (format!("{directory}: {error}"), open_exit_code(open)),
+            ServeError::Tls(_) => (error.to_string(), EXIT_USAGE),
             ServeError::Directory(_) | ServeError::Io(_) => (error.to_string(), EXIT_IO),
             ServeError::Reflection(_) | ServeError::Panicked(_) | ServeError::Latched => {
                 (error.to_string(), EXIT_FAILURE)
@@ -236,7 +241,7 @@ impl From<CliError> for Failure {
                 EXIT_DAMAGED
             }
             CliError::Open(open) => open_exit_code(open),
-            CliError::NotEmpty(_) | CliError::Io(_) => EXIT_IO,
+            CliError::NotEmpty(_) | CliError::Unreadable { .. } | CliError::Io(_) => EXIT_IO,
         };
         Self { message: error.to_string(), exit_code }
     }

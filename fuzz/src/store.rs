@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc as blocking};
 use daybook::{
     event_store::{self, History, Parts, Stopper},
     log::{LogReader, memory},
-    ops::ManualClock,
+    ops::{ManualClock, config::Limits},
     views::{Books, Fold, Views},
     wire::{self, Desk, Reads},
 };
@@ -66,10 +66,10 @@ impl Store {
         let (store, stopper) = event_store::start(parts).expect("threads");
         let history = History::new(Arc::clone(&reader));
         let reads = Arc::new(Reads::new(views, history, durable, store.clone()));
-        let (stopping_sender, stopping) = watch::channel(false);
-        let commands = wire::Commands::new(stopping.clone());
+        let (limits, (stopping_sender, stopping)) = (Limits::default(), watch::channel(false));
+        let commands = wire::Commands::new(limits.clone(), stopping.clone());
         commands.desk.set(Desk::new(store, Arc::clone(&reads)));
-        let queries = wire::Queries::new(clock, stopping);
+        let queries = wire::Queries::new(&limits, clock, stopping);
         queries.reads.set(reads);
         Self { commands, queries, reader, stopper, _stopping: stopping_sender }
     }

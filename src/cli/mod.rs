@@ -25,6 +25,14 @@ pub enum CliError {
     /// What was asked for makes no sense.
     #[error("{0}")]
     Usage(&'static str),
+    /// A file that was named cannot be read.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// The server could not be reached or answered with an error.
     #[error("{0}")]
     Call(String),

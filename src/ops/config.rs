@@ -15,13 +15,16 @@ use std::{
     time::Duration,
 };
 
-use clap::builder::BoolishValueParser;
-
 use super::telemetry::{LogFilter, LogFormat};
 
+mod args;
+mod limits;
 #[cfg(test)]
 mod tests;
 mod value;
+
+pub use args::ServeArgs;
+pub use limits::Limits;
 
 /// How large a configuration file may be: many times all keys with their comments, and little
 /// enough to read whatever the path turns out to name.
@@ -30,9 +33,12 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// The server's settings, complete and within their ranges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where calls are accepted. Loopback unless told otherwise, because calls are not
-    /// authenticated.
+    /// Where calls are accepted.
     pub listen: SocketAddr,
+    /// Whether others than this machine's own programs may call without TLS, or unknown.
+    pub insecure: bool,
+    /// What the server proves itself with; without it nothing is encrypted.
+    pub tls: Option<TlsFiles>,
     /// The directory of the log and of what is derived from it. Unused when `ephemeral`.
     pub data_dir: PathBuf,
     /// Whether everything is kept in memory only, and gone when the process ends.
@@ -46,24 +52,47 @@ pub struct Config {
     pub drain_delay: Duration,
     /// How long a stop waits then for calls to end before it ends them.
     pub drain_grace: Duration,
+    /// How much clients may take of the server.
+    pub limits: Limits,
     /// How a line of the server's own log looks.
     pub log_format: LogFormat,
     /// Which lines of it are written.
     pub log_level: LogFilter,
 }
 
+/// Where certificates and keys are kept, as PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The server's certificate, and those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities of clients. With it, who has no certificate of theirs is not let in.
+    pub client_ca: Option<PathBuf>,
+}
+
 /// As a configuration file that gives the same.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { listen, data_dir, ephemeral, request_id_window, checkpoint_events, .. } = self;
-        let Self { drain_delay, drain_grace, log_format, log_level, .. } = self;
+        let Self { insecure, tls, limits, drain_delay, drain_grace, log_format, log_level, .. } =
+            self;
         writeln!(f, "listen = \"{listen}\"")?;
+        writeln!(f, "insecure = {insecure}")?;
+        if let Some(TlsFiles { certificate, key, client_ca }) = tls {
+            writeln!(f, "tls_certificate = {:?}", certificate.display().to_string())?;
+            writeln!(f, "tls_key = {:?}", key.display().to_string())?;
+            if let Some(client_ca) = client_ca {
+                writeln!(f, "tls_client_ca = {:?}", client_ca.display().to_string())?;
+            }
+        }
         writeln!(f, "data_dir = {:?}", data_dir.display().to_string())?;
         writeln!(f, "ephemeral = {ephemeral}")?;
         writeln!(f, "request_id_window = {request_id_window}")?;
         writeln!(f, "checkpoint_events = {checkpoint_events}")?;
         writeln!(f, "drain_delay = \"{}ms\"", drain_delay.as_millis())?;
         writeln!(f, "drain_grace = \"{}ms\"", drain_grace.as_millis())?;
+        write!(f, "{limits}")?;
         writeln!(f, "log_format = \"{log_format}\"")?;
         writeln!(f, "log_level = \"{log_level}\"")
     }
@@ -73,85 +102,19 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051),
+            insecure: false,
+            tls: None,
             data_dir: PathBuf::from("./daybook-data"),
             ephemeral: false,
             request_id_window: 1_048_576,
             checkpoint_events: 8_388_608,
             drain_delay: Duration::ZERO,
             drain_grace: Duration::from_secs(10),
+            limits: Limits::default(),
             log_format: LogFormat::Auto,
             log_level: LogFilter::default(),
         }
     }
-}
-
-/// The settings that one source gives: the command line with the environment, or the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ServeArgs {
-    /// A TOML file with settings. Its keys are the long flags below, with _ for -. A flag or an
-    /// environment variable overrides the file [default: no file]
-    #[arg(long, value_name = "FILE", env = "DAYBOOK_CONFIG", hide_env_values = true)]
-    #[serde(skip)]
-    pub config: Option<PathBuf>,
-
-    /// Where to accept calls: an IP address and a port, 0 for any free port
-    /// [default: 127.0.0.1:50051]
-    #[arg(long, value_name = "ADDRESS", env = "DAYBOOK_LISTEN", hide_env_values = true)]
-    #[arg(value_parser = value::parse_listen)]
-    #[serde(deserialize_with = "value::listen_in_file")]
-    pub listen: Option<SocketAddr>,
-
-    /// The directory that keeps the ledger; created when missing [default: ./daybook-data]
-    #[arg(long, value_name = "DIR", env = "DAYBOOK_DATA_DIR", hide_env_values = true)]
-    #[arg(value_parser = value::parse_data_dir)]
-    #[serde(deserialize_with = "value::data_dir_in_file")]
-    pub data_dir: Option<PathBuf>,
-
-    /// Keep everything in memory only: nothing survives the process [default: false]
-    #[arg(long, value_name = "BOOL", env = "DAYBOOK_EPHEMERAL", hide_env_values = true)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    #[arg(value_parser = BoolishValueParser::new())]
-    pub ephemeral: Option<bool>,
-
-    /// For how many of the newest events request ids are remembered: 1024 to 16777216
-    /// [default: 1048576]
-    #[arg(long, value_name = "COUNT", env = "DAYBOOK_REQUEST_ID_WINDOW", hide_env_values = true)]
-    #[arg(value_parser = value::parse_request_id_window)]
-    #[serde(deserialize_with = "value::request_id_window_in_file")]
-    pub request_id_window: Option<u64>,
-
-    /// After how many events a checkpoint is made, which the next start begins from: 1024 to
-    /// 1099511627776 [default: 8388608]
-    #[arg(long, value_name = "COUNT", env = "DAYBOOK_CHECKPOINT_EVENTS", hide_env_values = true)]
-    #[arg(value_parser = value::parse_checkpoint_events)]
-    #[serde(deserialize_with = "value::checkpoint_events_in_file")]
-    pub checkpoint_events: Option<u64>,
-
-    /// How long a stop goes on taking calls after health has said that it should get none, such
-    /// as 500ms, 10s or 2m: at most 1h [default: 0s]
-    #[arg(long, value_name = "DURATION", env = "DAYBOOK_DRAIN_DELAY", hide_env_values = true)]
-    #[arg(value_parser = value::parse_drain_time)]
-    #[serde(deserialize_with = "value::drain_time_in_file")]
-    pub drain_delay: Option<Duration>,
-
-    /// How long a stop waits then for calls to end, such as 500ms, 10s or 2m: at most 1h
-    /// [default: 10s]
-    #[arg(long, value_name = "DURATION", env = "DAYBOOK_DRAIN_GRACE", hide_env_values = true)]
-    #[arg(value_parser = value::parse_drain_time)]
-    #[serde(deserialize_with = "value::drain_time_in_file")]
-    pub drain_grace: Option<Duration>,
-
-    /// How the server's log looks; auto means text on a terminal and JSON elsewhere
-    /// [default: auto]
-    #[arg(long, value_name = "FORMAT", env = "DAYBOOK_LOG_FORMAT", hide_env_values = true)]
-    pub log_format: Option<LogFormat>,
-
-    /// Which lines the server logs: error, warn, info, debug, trace, off, or directives such as
-    /// info,daybook=debug [default: info]
-    #[arg(long, value_name = "FILTER", env = "DAYBOOK_LOG_LEVEL", hide_env_values = true)]
-    #[serde(deserialize_with = "value::log_level_in_file")]
-    pub log_level: Option<LogFilter>,
 }
 
 /// Why there is no configuration. A mistake of whoever started the process: bad usage.
@@ -179,6 +142,20 @@ pub enum ConfigError {
         /// The place, the line and what is right there.
         source: Box<toml::de::Error>,
     },
+    /// One setting is of no use without another.
+    #[error("{0} needs {1}")]
+    Needs(&'static str, &'static str),
+    /// Anybody who reaches the address could read or command.
+    #[error(
+        "listen = \"{listen}\" is not a loopback address and needs {lacks}, or insecure = true \
+        (--insecure) to let anybody in who can reach it"
+    )]
+    Insecure {
+        /// The address.
+        listen: SocketAddr,
+        /// The setting that would do.
+        lacks: &'static str,
+    },
 }
 
 /// Completes what the command line and the environment gave with the configuration file, if one
@@ -188,24 +165,51 @@ pub enum ConfigError {
 /// [`ConfigError`] when the file cannot be read or is not right in every key and value.
 pub fn resolve(args: ServeArgs) -> Result<Config, ConfigError> {
     let file = args.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-    let default = Config::default();
-    Ok(Config {
-        listen: args.listen.or(file.listen).unwrap_or(default.listen),
-        data_dir: args.data_dir.or(file.data_dir).unwrap_or(default.data_dir),
-        ephemeral: args.ephemeral.or(file.ephemeral).unwrap_or(default.ephemeral),
-        request_id_window: args
-            .request_id_window
-            .or(file.request_id_window)
-            .unwrap_or(default.request_id_window),
-        checkpoint_events: args
-            .checkpoint_events
-            .or(file.checkpoint_events)
-            .unwrap_or(default.checkpoint_events),
-        drain_delay: args.drain_delay.or(file.drain_delay).unwrap_or(default.drain_delay),
-        drain_grace: args.drain_grace.or(file.drain_grace).unwrap_or(default.drain_grace),
-        log_format: args.log_format.or(file.log_format).unwrap_or(default.log_format),
-        log_level: args.log_level.or(file.log_level).unwrap_or(default.log_level),
-    })
+    let (given, default) = (args.or(file), Config::default());
+    let config = Config {
+        tls: tls(&given)?,
+        limits: Limits::of(&given),
+        listen: given.listen.unwrap_or(default.listen),
+        insecure: given.insecure.unwrap_or(default.insecure),
+        data_dir: given.data_dir.unwrap_or(default.data_dir),
+        ephemeral: given.ephemeral.unwrap_or(default.ephemeral),
+        request_id_window: given.request_id_window.unwrap_or(default.request_id_window),
+        checkpoint_events: given.checkpoint_events.unwrap_or(default.checkpoint_events),
+        drain_delay: given.drain_delay.unwrap_or(default.drain_delay),
+        drain_grace: given.drain_grace.unwrap_or(default.drain_grace),
+        log_format: given.log_format.unwrap_or(default.log_format),
+        log_level: given.log_level.unwrap_or(default.log_level),
+    };
+    config.expect_secure()?;
+    Ok(config)
+}
+
+/// The files of TLS, of which some need others.
+fn tls(given: &ServeArgs) -> Result<Option<TlsFiles>, ConfigError> {
+    let ServeArgs { tls_certificate, tls_key, tls_client_ca, .. } = given.clone();
+    match (tls_certificate, tls_key, tls_client_ca) {
+        (Some(certificate), Some(key), client_ca) => {
+            Ok(Some(TlsFiles { certificate, key, client_ca }))
+        }
+        (None, None, None) => Ok(None),
+        (Some(_), None, _) => Err(ConfigError::Needs("tls_certificate", "tls_key")),
+        (None, Some(_), _) => Err(ConfigError::Needs("tls_key", "tls_certificate")),
+        (None, None, Some(_)) => Err(ConfigError::Needs("tls_client_ca", "tls_certificate")),
+    }
+}
+
+impl Config {
+    /// Others than this machine's own programs are let in only where what they say is encrypted and
+    /// they prove who they are, unless that was asked for.
+    fn expect_secure(&self) -> Result<(), ConfigError> {
+        let Self { listen, tls, .. } = self;
+        let is_known = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        if self.insecure || listen.ip().is_loopback() || is_known {
+            return Ok(());
+        }
+        let lacks = if tls.is_none() { "tls_certificate" } else { "tls_client_ca" };
+        Err(ConfigError::Insecure { listen: *listen, lacks })
+    }
 }
 
 fn read_file(path: &Path) -> Result<ServeArgs, ConfigError> {

@@ -13,7 +13,11 @@ use tracing::{info, warn};
 use crate::{
     event_store::StoreStatus,
     log::file::OpenError,
-    ops::{Clock, SystemClock, config::Config, notify},
+    ops::{
+        Clock, SystemClock,
+        config::{Config, Limits},
+        notify,
+    },
     proto::{
         FILE_DESCRIPTOR_SET, command_service_server::CommandServiceServer,
         query_service_server::QueryServiceServer,
@@ -25,10 +29,14 @@ mod checkpointer;
 mod health;
 mod ledger;
 pub(crate) mod recovery;
+mod reload;
 mod scrubber;
+pub mod tls;
 pub mod transport;
 
 use ledger::Ledger;
+use tls::TlsError;
+use transport::Door;
 
 /// Why the service could not run, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +47,9 @@ pub enum ServeError {
     /// The data directory cannot be used.
     #[error("the data directory cannot be used: {0}")]
     Directory(#[source] io::Error),
+    /// The files of TLS are of no use.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// The system refused something.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -69,25 +80,19 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (stop, stopping) = watch::channel(false);
-    let commands = Commands::new(stopping.clone());
-    let queries = Queries::new(Arc::clone(&clock), stopping.clone());
+    let limits = &config.limits;
+    let commands = Commands::new(limits.clone(), stopping.clone());
+    let queries = Queries::new(limits, Arc::clone(&clock), stopping.clone());
     let (health, health_service) = health::start(stopping.clone()).await;
 
     info!(address = %listener.local_addr()?, "listening");
     let others = Routes::new(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    let front = Front::new(
-        CommandServiceServer::new(commands.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX),
-        QueryServiceServer::new(queries.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX),
-        others,
-        commands.desk.clone(),
-    );
-    let mut transport = tokio::spawn(transport::serve(listener, front, stopping));
+    let front = front(commands.clone(), queries.clone(), others, limits);
+    let tls = config.tls.as_ref().map(tls::follow).transpose()?;
+    let door = Door { limits: limits.clone(), tls };
+    let mut transport = tokio::spawn(transport::serve(listener, front, door, stopping));
 
     let settings = config.clone();
     let recovery = tokio::task::spawn_blocking(move || Ledger::recover(&settings, clock));
@@ -138,6 +143,18 @@ pub async fn serve(
         (false, true) => Err(ServeError::Panicked("the transport")),
         (false, false) => Ok(()),
     }
+}
+
+/// The two services and others, behind what all calls have in common.
+fn front(commands: Commands, queries: Queries, others: Routes, limits: &Limits) -> Front {
+    let desk = commands.desk.clone();
+    let commands = CommandServiceServer::new(commands)
+        .max_decoding_message_size(limits.message_bytes)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let queries = QueryServiceServer::new(queries)
+        .max_decoding_message_size(limits.message_bytes)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    Front::new(commands, queries, others, desk, limits.clone())
 }
 
 /// Reflection of the protocol, of health, and of the error details, so that generic clients can

@@ -4,37 +4,42 @@
 //! of requests and answers; its own server is not used because it passes on neither how much is
 //! kept of what a peer does not take, nor who waits for a first word.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    convert::Infallible,
+    future::pending,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_rustls::rustls::ServerConfig;
 use tonic::{
     body::Body,
     codegen::{Service, http},
 };
 use tracing::{debug, warn};
 
-use crate::wire::Peer;
+use crate::{ops::config::Limits, wire::Peer};
 
-/// How many connections there may be at once; who comes then waits until one is closed. Each may
-/// take a few hundred kilobytes, and one file.
-pub const CONNECTIONS_MAX: usize = 1_024;
-/// How many calls one connection may have open at once. What a client begins beyond that waits at
-/// the client and costs the server nothing, while turning a call away costs it half as much as
-/// carrying it out; but one connection can still fill a group.
-pub const CONNECTION_STREAMS_MAX: u32 = 256;
+mod stream;
+
+use stream::Opened;
+
 /// How much is kept of what one call has to say and its peer does not take, in bytes, before it has
 /// to wait: less than a message of a tail, so that of one that is not read no second is kept.
 const SEND_BUFFER_BYTES_MAX: usize = 8 * 1024;
-/// How large the header of a call may be, in bytes.
-const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// How large a frame of HTTP/2 may be that we take, in bytes: the least that there is.
 const FRAME_BYTES_MAX: u32 = 16 * 1024;
 /// How many streams of a connection we reset for errors of the peer before we close it (the
@@ -50,39 +55,55 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer may take nothing of what is sent to it. A client reads what comes, however slow
 /// its user is: HTTP/2 holds back each call by itself.
 const TAKEN_WITHIN: Duration = Duration::from_secs(40);
-/// How long a new connection may take to say that it speaks HTTP/2.
-const PREFACE_WITHIN: Duration = Duration::from_secs(5);
-/// How often it is looked whether it has.
-const PREFACE_LOOK: Duration = Duration::from_millis(20);
-/// What it has to say.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long a new connection may take to say that it speaks HTTP/2, TLS included.
+const OPENED_WITHIN: Duration = Duration::from_secs(5);
 /// How long nobody is let in when the system has no means for one more connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 
+/// How connections are let in.
+#[derive(Clone, Debug, Default)]
+pub struct Door {
+    /// What clients may take.
+    pub limits: Limits,
+    /// What the server proves itself with at the moment; without it nothing is encrypted.
+    pub tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+}
+
 /// Serves connections until `stopping` says so, then lets those that are open end their calls.
 /// Cut off, it closes them all.
-pub async fn serve<S>(listener: TcpListener, service: S, mut stopping: watch::Receiver<bool>)
-where
+pub async fn serve<S>(
+    listener: TcpListener,
+    service: S,
+    door: Door,
+    mut stopping: watch::Receiver<bool>,
+) where
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let (http, places) = (settings(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+    let http = settings(&door.limits);
+    let places = Places::new(&door.limits);
     let mut connections = JoinSet::new();
+    let mut numbers = 0_u32..;
     loop {
-        let stream = tokio::select! {
+        let (stream, address, place) = tokio::select! {
             _ = stopping.wait_for(|stopping| *stopping) => break,
             Some(_) = connections.join_next() => continue,
-            stream = next(&listener, &places) => stream,
+            next = next(&listener, &places) => next,
         };
-        let (stream, address, place) = stream;
-        let calls = Calls { service: service.clone(), peer: Peer::new(address, None) };
-        let (http, stopping) = (http.clone(), stopping.clone());
+        let connection = Connection {
+            http: http.clone(),
+            service: service.clone(),
+            address,
+            tls: door.tls.as_ref().map(|tls| Arc::clone(&tls.borrow())),
+            age: age(door.limits.connection_age, numbers.next().unwrap_or_default()),
+        };
+        let stopping = stopping.clone();
         connections.spawn(async move {
             let _place = place;
-            if let Err(error) = connection(stream, &http, calls, stopping).await {
+            if let Err(error) = connection.run(stream, stopping).await {
                 debug!(%error, "a connection ended");
             }
         });
@@ -91,12 +112,21 @@ where
     while connections.join_next().await.is_some() {}
 }
 
-fn settings() -> http2::Builder<TokioExecutor> {
+/// How old a connection may get. They differ by up to a tenth, so that those that were opened
+/// together are not opened again together.
+fn age(most: Duration, number: u32) -> Option<Duration> {
+    const SHARES: u32 = 16;
+    let share = most.checked_div(SHARES.saturating_mul(10))?;
+    let less = share.saturating_mul(number.checked_rem(SHARES)?);
+    (most > Duration::ZERO).then(|| most.saturating_sub(less))
+}
+
+fn settings(limits: &Limits) -> http2::Builder<TokioExecutor> {
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
-        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+        .max_concurrent_streams(limits.streams_per_connection)
         .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
-        .max_header_list_size(HEADER_BYTES_MAX)
+        .max_header_list_size(limits.header_bytes)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_local_error_reset_streams(LOCAL_RESETS_MAX)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
@@ -107,17 +137,72 @@ fn settings() -> http2::Builder<TokioExecutor> {
     http
 }
 
+/// The places of connections.
+struct Places {
+    all: Arc<Semaphore>,
+    per_address: usize,
+    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// The place of a connection, until it is dropped.
+struct Place {
+    _of_all: OwnedSemaphorePermit,
+    address: IpAddr,
+    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl Places {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(limits.connections)),
+            per_address: limits.connections_per_address,
+            addresses: Arc::default(),
+        }
+    }
+
+    /// A place at an address, if it has not too many.
+    fn take(&self, of_all: OwnedSemaphorePermit, address: IpAddr) -> Option<Place> {
+        let mut addresses = lock(&self.addresses);
+        let count = addresses.entry(address).or_default();
+        *count = count.saturating_add(1);
+        let fits = *count <= self.per_address;
+        drop(addresses);
+        let addresses = Arc::clone(&self.addresses);
+        let place = Place { _of_all: of_all, address, addresses };
+        fits.then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut addresses = lock(&self.addresses);
+        if let Entry::Occupied(mut count) = addresses.entry(self.address) {
+            *count.get_mut() = count.get().saturating_sub(1);
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+/// Nothing can panic while it is locked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The next connection, and its place.
-async fn next(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit) {
-    let Ok(place) = Arc::clone(places).acquire_owned().await else {
-        unreachable!("places are never closed")
-    };
+async fn next(listener: &TcpListener, places: &Places) -> (TcpStream, SocketAddr, Place) {
     loop {
+        let Ok(of_all) = Arc::clone(&places.all).acquire_owned().await else {
+            unreachable!("places are never closed")
+        };
         match listener.accept().await {
-            Ok((stream, address)) => return (stream, address, place),
+            Ok((stream, address)) => {
+                if let Some(place) = places.take(of_all, address.ip()) {
+                    return (stream, address, place);
+                }
+                debug!(%address, "it has as many connections as one address may have");
+            }
             Err(error) if is_of_peer(&error) => {}
             Err(error) => {
                 // No files or no memory: trying again at once would only keep a processor busy.
@@ -139,49 +224,50 @@ fn is_of_peer(error: &io::Error) -> bool {
     )
 }
 
-/// Serves one connection to its end.
-async fn connection<S>(
-    stream: TcpStream,
-    http: &http2::Builder<TokioExecutor>,
-    calls: Calls<S>,
-    mut stopping: watch::Receiver<bool>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+/// What serves one connection.
+struct Connection<S> {
+    http: http2::Builder<TokioExecutor>,
+    service: S,
+    address: SocketAddr,
+    tls: Option<Arc<ServerConfig>>,
+    age: Option<Duration>,
+}
+
+impl<S> Connection<S>
 where
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    stream.set_nodelay(true)?;
-    SockRef::from(&stream).set_tcp_user_timeout(Some(TAKEN_WITHIN))?;
-    tokio::select! {
-        speaks = timeout(PREFACE_WITHIN, speaks_http2(&stream)) => {
-            if !speaks?? {
-                return Err("the peer does not speak HTTP/2".into());
-            }
+    /// Serves it to its end.
+    async fn run(
+        self,
+        stream: TcpStream,
+        mut stopping: watch::Receiver<bool>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_user_timeout(Some(TAKEN_WITHIN))?;
+        let opened = tokio::select! {
+            opened = timeout(OPENED_WITHIN, Opened::accept(stream, self.tls)) => opened??,
+            _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
+        };
+        let peer = Peer::new(self.address, opened.certificate());
+        let calls = Calls { service: self.service, peer };
+        let mut connection = pin!(self.http.serve_connection(TokioIo::new(opened), calls));
+        tokio::select! {
+            ended = connection.as_mut() => return Ok(ended?),
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+            () = grown_old(self.age) => {}
         }
-        _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
+        connection.as_mut().graceful_shutdown();
+        Ok(connection.await?)
     }
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), calls));
-    tokio::select! {
-        ended = connection.as_mut() => return Ok(ended?),
-        _ = stopping.wait_for(|stopping| *stopping) => connection.as_mut().graceful_shutdown(),
-    }
-    Ok(connection.await?)
 }
 
-/// Waits until the peer has said what a client of HTTP/2 says first; false when it says anything
-/// else. Nothing is taken from the stream.
-async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut said = [0; PREFACE.len()];
-    loop {
-        let length = stream.peek(&mut said).await?;
-        let said = said.get(..length).unwrap_or_default();
-        if length == 0 || !PREFACE.starts_with(said) {
-            return Ok(false);
-        }
-        if length == PREFACE.len() {
-            return Ok(true);
-        }
-        sleep(PREFACE_LOOK).await;
+/// Waits until a connection is as old as it may get.
+async fn grown_old(age: Option<Duration>) {
+    match age {
+        Some(age) => sleep(age).await,
+        None => pending().await,
     }
 }
 

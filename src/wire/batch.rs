@@ -16,9 +16,6 @@ use crate::{
     views::SagaView,
 };
 
-/// How many commands a batch may have: as many as a batch of TigerBeetle's, so that figures can
-/// be compared, and few enough that one fits in a message and in a group.
-pub(super) const BATCH_COMMANDS_MAX: usize = 8_190;
 /// How many bytes the result of one command takes at most, its texts not counted.
 const RESULT_BYTES: usize = 256;
 /// How many bytes the results of a batch may take at most, texts included. A batch that might
@@ -55,13 +52,15 @@ impl Batch {
     /// Parses each command by itself.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT when there are none, or too many, or their results might be too large.
+    /// INVALID_ARGUMENT when there are none, or more than `commands_max`, or their results might be
+    /// too large.
     pub(super) fn parse(
         commands: Vec<proto::BatchCommand>,
         return_results: bool,
+        commands_max: usize,
     ) -> Result<Self, Status> {
-        if !(1..=BATCH_COMMANDS_MAX).contains(&commands.len()) {
-            let limit = format!("must have 1 to {BATCH_COMMANDS_MAX} items");
+        if !(1..=commands_max).contains(&commands.len()) {
+            let limit = format!("must have 1 to {commands_max} items");
             return Err(parse::invalid("commands", limit));
         }
         if return_results {

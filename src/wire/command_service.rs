@@ -20,6 +20,7 @@ use super::{
 use crate::{
     domain::Command,
     event_store::{Answer, Detail, EventIds, EventStore, Failure},
+    ops::config::Limits,
     proto::{self, command_service_server::CommandService},
 };
 
@@ -70,14 +71,15 @@ impl Desk {
 pub struct Commands {
     /// Where the commands go, once the ledger is recovered.
     pub desk: Late<Desk>,
+    limits: Limits,
     stopping: watch::Receiver<bool>,
 }
 
 impl Commands {
     /// Serves until `stopping` says so: then streams take no more batches, and end.
     #[must_use]
-    pub fn new(stopping: watch::Receiver<bool>) -> Self {
-        Self { desk: Late::default(), stopping }
+    pub fn new(limits: Limits, stopping: watch::Receiver<bool>) -> Self {
+        Self { desk: Late::default(), limits, stopping }
     }
 }
 
@@ -143,7 +145,7 @@ impl CommandService for Commands {
         request: Request<proto::ExecuteBatchRequest>,
     ) -> Result<Response<proto::ExecuteBatchResponse>, Status> {
         let proto::ExecuteBatchRequest { commands, return_results } = request.into_inner();
-        let mut batch = Batch::parse(commands, return_results)?;
+        let mut batch = Batch::parse(commands, return_results, self.limits.batch_commands)?;
         let desk = self.desk.get()?;
         let commands = std::mem::take(&mut batch.commands);
         let answer = if commands.is_empty() {
@@ -164,8 +166,12 @@ impl CommandService for Commands {
         let desk = self.desk.get()?;
         let timeout = deadline::timeout(request.metadata().as_ref());
         let (sender, receiver) = mpsc::channel(STREAM_BATCHES_MAX);
-        let stopping = self.stopping.clone();
-        tokio::spawn(desk.clone().submit_all(request.into_inner(), sender, stopping));
+        let submissions = Submissions {
+            desk: desk.clone(),
+            limits: self.limits.clone(),
+            stopping: self.stopping.clone(),
+        };
+        tokio::spawn(submissions.submit_all(request.into_inner(), sender));
         let reads = Arc::clone(&desk.reads);
         let answers = ReceiverStream::new(receiver).then(move |step| {
             let reads = Arc::clone(&reads);
@@ -189,25 +195,31 @@ impl Submitted {
     }
 }
 
-impl Desk {
+/// The side of a stream that takes batches in.
+struct Submissions {
+    desk: Desk,
+    limits: Limits,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Submissions {
     /// Submits the batches of a stream in order, until it ends, breaks a limit, nobody waits for
     /// the answers any more, or the server stops.
     async fn submit_all(
-        self,
+        mut self,
         mut batches: Streaming<proto::ExecuteStreamRequest>,
         sender: mpsc::Sender<Result<Submitted, Status>>,
-        mut stopping: watch::Receiver<bool>,
     ) {
         loop {
             let request = tokio::select! {
                 biased;
-                _ = stopping.wait_for(|stopping| *stopping) => Some(Err(status::stopping())),
+                _ = self.stopping.wait_for(|stopping| *stopping) => Some(Err(status::stopping())),
                 request = batches.next() => request,
             };
             let Some(request) = request else { return };
             let submitted = match request {
                 Ok(request) => self.submit(request).await,
-                Err(status) => Err(status::of_transport(status)),
+                Err(status) => Err(status::of_transport(status, self.limits.message_bytes)),
             };
             let ends = submitted.is_err();
             if sender.send(submitted).await.is_err() || ends {
@@ -218,13 +230,13 @@ impl Desk {
 
     async fn submit(&self, request: proto::ExecuteStreamRequest) -> Result<Submitted, Status> {
         let proto::ExecuteStreamRequest { commands, return_results } = request;
-        let mut batch = Batch::parse(commands, return_results)?;
+        let mut batch = Batch::parse(commands, return_results, self.limits.batch_commands)?;
         let commands = std::mem::take(&mut batch.commands);
         if commands.is_empty() {
-            let answer = Ok(self.nothing_done());
+            let answer = Ok(self.desk.nothing_done());
             return Ok(Submitted { batch, answer: Box::pin(async { answer }) });
         }
-        let answer = self.store.execute_patiently(commands, batch.detail()).await;
+        let answer = self.desk.store.execute_patiently(commands, batch.detail()).await;
         let answer = answer.map_err(status::failed)?;
         Ok(Submitted { batch, answer: Box::pin(answer) })
     }

@@ -22,26 +22,17 @@ use tonic::{
 };
 
 use super::{
-    Commands, Desk, Late, Queries,
-    batch::BATCH_COMMANDS_MAX,
-    deadline,
+    Commands, Desk, Late, Queries, deadline,
     guarded::{self, Deadline},
     status,
 };
 use crate::{
     event_store::Failure,
+    ops::config::Limits,
     proto::{
         command_service_server::CommandServiceServer, query_service_server::QueryServiceServer,
     },
 };
-
-/// How many calls of each of the two services may be under way at once, streams not counted: reads
-/// that wait for a position are not to be in the way of commands. Sixty-four connections fill it;
-/// who has fewer is held back by HTTP/2 alone. To refuse a call costs half as much as to carry it
-/// out: of twice as many as there can be hardly any is carried out where many are refused; with a
-/// quarter of these places one in nine was. At the speed of single commands on two cores the last
-/// of them waits about a fifth of a second; each takes about 8 KiB.
-pub const CALLS_MAX: usize = 16_384;
 
 const COMMAND_SERVICE: &str = "/daybook.v1.CommandService/";
 const QUERY_SERVICE: &str = "/daybook.v1.QueryService/";
@@ -63,6 +54,7 @@ struct Services {
     others: Routes,
     /// Where commands go, once the ledger is recovered.
     desk: Late<Desk>,
+    limits: Limits,
     commands_under_way: Arc<AtomicUsize>,
     queries_under_way: Arc<AtomicUsize>,
     /// What a call is turned away with.
@@ -76,6 +68,7 @@ struct Place(Arc<AtomicUsize>);
 pub struct Answer {
     coming: BoxFuture<Response, Infallible>,
     deadline: Deadline,
+    message_bytes_max: usize,
     _place: Option<Place>,
 }
 
@@ -88,12 +81,14 @@ impl Front {
         queries: QueryServiceServer<Queries>,
         others: Routes,
         desk: Late<Desk>,
+        limits: Limits,
     ) -> Self {
         Self(Arc::new(Services {
             commands,
             queries,
             others,
             desk,
+            limits,
             commands_under_way: Arc::default(),
             queries_under_way: Arc::default(),
             refused: status::failed(Failure::Overloaded),
@@ -104,7 +99,7 @@ impl Front {
     fn place(&self, under_way: &Arc<AtomicUsize>, method: &str) -> Option<Place> {
         let before = under_way.fetch_add(1, Ordering::Relaxed);
         let place = Place(Arc::clone(under_way));
-        let fits = before < CALLS_MAX && (method != BATCH || self.0.takes_batch());
+        let fits = before < self.0.limits.calls && (method != BATCH || self.0.takes_batch());
         fits.then_some(place)
     }
 }
@@ -113,7 +108,7 @@ impl Services {
     /// Whether a batch of any size can be carried out. Asked before the batch is read, which costs
     /// more than anything else that becomes of it.
     fn takes_batch(&self) -> bool {
-        self.desk.get().map_or(true, |desk| desk.takes(BATCH_COMMANDS_MAX))
+        self.desk.get().map_or(true, |desk| desk.takes(self.limits.batch_commands))
     }
 }
 
@@ -133,16 +128,18 @@ impl Service<Request> for Front {
     }
 
     fn call(&mut self, request: Request) -> Answer {
-        let deadline = Deadline::after(deadline::timeout(request.headers()));
+        let said = deadline::timeout(request.headers());
+        let message_bytes_max = self.0.limits.message_bytes;
         let path = request.uri().path();
         let command = path.strip_prefix(COMMAND_SERVICE);
         let Some(method) = command.or_else(|| path.strip_prefix(QUERY_SERVICE)) else {
             let mut others = self.0.others.clone();
             let coming = Box::pin(async move { others.call(request).await });
-            return Answer { coming, deadline, _place: None };
+            let deadline = Deadline::after(said);
+            return Answer { coming, deadline, message_bytes_max, _place: None };
         };
         let is_command = command.is_some();
-        let mut place = None;
+        let (mut place, mut timeout) = (None, said);
         if !STREAMS.contains(&method) {
             let of_commands = &self.0.commands_under_way;
             let of_queries = &self.0.queries_under_way;
@@ -151,15 +148,19 @@ impl Service<Request> for Front {
             if place.is_none() {
                 let refused = self.0.refused.clone().into_http();
                 let coming = Box::pin(async move { Ok(refused) });
-                return Answer { coming, deadline, _place: None };
+                let deadline = Deadline::after(None);
+                return Answer { coming, deadline, message_bytes_max, _place: None };
             }
+            let call_time = self.0.limits.call_time;
+            timeout = Some(said.map_or(call_time, |said| said.min(call_time)));
         }
         let coming = if is_command {
             self.0.commands.clone().call(request)
         } else {
             self.0.queries.clone().call(request)
         };
-        Answer { coming, deadline, _place: place }
+        let deadline = Deadline::after(timeout);
+        Answer { coming, deadline, message_bytes_max, _place: place }
     }
 }
 
@@ -167,9 +168,9 @@ impl Future for Answer {
     type Output = Result<Response, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { coming, deadline, .. } = &mut *self;
+        let Self { coming, deadline, message_bytes_max, .. } = &mut *self;
         match guarded::poll(|| coming.as_mut().poll(context)) {
-            Ok(Poll::Ready(Ok(answer))) => Poll::Ready(Ok(explained(answer))),
+            Ok(Poll::Ready(Ok(answer))) => Poll::Ready(Ok(explained(answer, *message_bytes_max))),
             Ok(Poll::Pending) if deadline.is_over(context) => {
                 Poll::Ready(Ok(status::deadline_exceeded().into_http()))
             }
@@ -180,13 +181,13 @@ impl Future for Answer {
 }
 
 /// The same answer; or ours, where the transport has refused a message in its own words.
-fn explained(answer: Response) -> Response {
+fn explained(answer: Response, message_bytes_max: usize) -> Response {
     let is_out_of_range = answer.headers().get(Status::GRPC_STATUS).is_some_and(|it| it == "11");
     if !is_out_of_range {
         return answer;
     }
-    match Status::from_header_map(answer.headers()).map(status::of_transport) {
-        Some(status) => status.into_http(),
+    match Status::from_header_map(answer.headers()) {
+        Some(status) => status::of_transport(status, message_bytes_max).into_http(),
         None => answer,
     }
 }
@@ -201,7 +202,7 @@ mod tests {
 
     async fn status_of(coming: BoxFuture<Response, Infallible>, timeout: Duration) -> Status {
         let deadline = Deadline::after(Some(timeout));
-        let Ok(response) = Answer { coming, deadline, _place: None }.await;
+        let Ok(response) = Answer { coming, deadline, message_bytes_max: 0, _place: None }.await;
         Status::from_header_map(response.headers()).expect("a status")
     }
 

@@ -21,12 +21,12 @@ mod status;
 mod tail;
 
 pub use command_service::{Commands, Desk};
-pub use front::{CALLS_MAX, Front};
+pub use front::Front;
 pub use late::Late;
 pub use peer::Peer;
 pub use query_service::Queries;
 pub use reads::Reads;
 pub(crate) use status::stopping;
 
-/// How large a message may be, in and out, in bytes: the default of most gRPC clients.
+/// How large a message of ours may be, in bytes: what most gRPC clients take by default.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use futures_util::StreamExt as _;
+use tokio::sync::{Semaphore, watch};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     domain::{AccountId, AccountState, SagaId},
-    ops::Clock,
+    ops::{Clock, config::Limits},
     proto::{self, get_account_request::AsOf as RequestedAsOf, query_service_server::QueryService},
     views::{
         AccountFilter, AccountView, AsOf, Direction, SagaFilter, SagaState, account_as_of,
@@ -32,14 +33,17 @@ pub struct Queries {
     /// What is read, once the ledger is recovered.
     pub reads: Late<Arc<Reads>>,
     clock: Arc<dyn Clock>,
+    /// Places for tails.
+    tails: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
 }
 
 impl Queries {
     /// Knows the time by `clock`. Tails end when `stopping` says so.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, stopping: watch::Receiver<bool>) -> Self {
-        Self { reads: Late::default(), clock, stopping }
+    pub fn new(limits: &Limits, clock: Arc<dyn Clock>, stopping: watch::Receiver<bool>) -> Self {
+        let tails = Arc::new(Semaphore::new(limits.tails));
+        Self { reads: Late::default(), clock, tails, stopping }
     }
 
     /// An account as it is.
@@ -355,7 +359,12 @@ impl QueryService for Queries {
     ) -> Result<Response<Tail>, Status> {
         let question = Question::parse(request.get_ref())?;
         let timeout = deadline::timeout(request.metadata().as_ref());
+        let place = Arc::clone(&self.tails).try_acquire_owned();
+        let place = place.map_err(|_| status::too_many_tails())?;
         let tail = tail::tail(self.reads.get()?, question, self.stopping.clone())?;
+        let tail = tail.inspect(move |_| {
+            let _until_it_ends = &place;
+        });
         Ok(Response::new(guarded(tail, timeout)))
     }
 }

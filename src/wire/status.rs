@@ -11,7 +11,6 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use tracing::error;
 
-use super::MESSAGE_BYTES_MAX;
 use crate::{
     domain::{AccountId, Refusal, SagaId, TransferError},
     event_store::{Failure, HistoryError},
@@ -151,11 +150,17 @@ pub(super) fn deadline_exceeded() -> Status {
 }
 
 /// RESOURCE_EXHAUSTED: a message is larger than any that is read.
-pub(super) fn message_too_large() -> Status {
-    let message = format!("a message may have at most {MESSAGE_BYTES_MAX} bytes");
+pub(super) fn message_too_large(bytes_max: usize) -> Status {
+    let message = format!("a message may have at most {bytes_max} bytes");
     Report::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message)
-        .with("limit_bytes", MESSAGE_BYTES_MAX)
+        .with("limit_bytes", bytes_max)
         .finish()
+}
+
+/// RESOURCE_EXHAUSTED: there are as many tails as there may be.
+pub(super) fn too_many_tails() -> Status {
+    let message = "there are as many tails as the server takes";
+    Report::new(Code::ResourceExhausted, "TOO_MANY_TAILS", message).retry(RETRY_OUTAGE).finish()
 }
 
 /// UNAVAILABLE: the ledger is still being recovered.
@@ -180,11 +185,12 @@ pub(super) fn panicked() -> Status {
     Report::new(Code::Internal, "INTERNAL", "an internal error").finish()
 }
 
-/// What a client sees of an error that the transport found in what it sent.
-pub(super) fn of_transport(status: Status) -> Status {
+/// What a client sees of an error that the transport found in what it sent, where a message may
+/// have so many bytes.
+pub(super) fn of_transport(status: Status, bytes_max: usize) -> Status {
     // The transport's own word for what is too large; ours always have details.
     let is_too_large = status.code() == Code::OutOfRange && status.details().is_empty();
-    if is_too_large { message_too_large() } else { status }
+    if is_too_large { message_too_large(bytes_max) } else { status }
 }
 
 /// What a refused command is answered with.

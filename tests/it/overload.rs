@@ -3,23 +3,26 @@
 use std::time::{Duration, Instant};
 
 use daybook::{
-    proto::GetAccountRequest, server::transport::CONNECTION_STREAMS_MAX, wire::CALLS_MAX,
+    ops::config::{Config, Limits},
+    proto::GetAccountRequest,
 };
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use crate::service::{Client, Service, assert_refused, deposit, get};
 
+/// How many calls there may be, on how many connections.
+const CALLS: usize = 512;
+const CONNECTIONS: usize = 4;
 /// How long a call waits for a position that does not come.
 const WAIT: Duration = Duration::from_secs(8);
 
 /// Fills the server with calls that wait, and waits until the next one is turned away.
 async fn fill(service: &Service, account_id: &str) -> Vec<tokio::task::JoinHandle<()>> {
     let mut waiting = Vec::new();
-    let connection_calls = usize::try_from(CONNECTION_STREAMS_MAX).unwrap();
-    for _ in 0..CALLS_MAX / connection_calls {
+    for _ in 0..CONNECTIONS {
         let client = service.another().await;
-        for _ in 0..connection_calls {
+        for _ in 0..CALLS / CONNECTIONS {
             let request = GetAccountRequest { min_position: Some(1_000_000), ..get(account_id) };
             let client = client.clone();
             waiting.push(tokio::spawn(async move {
@@ -56,7 +59,8 @@ async fn calls_beyond_the_limit_are_turned_away_at_once() {
     // The server is full of reads that wait. The next ones are refused, with when to try again;
     // health says that the server serves; commands are carried out; a tail gets what is recorded;
     // and once there is room, there are reads again.
-    let service = Service::in_memory().await;
+    let limits = Limits { calls: CALLS, ..Limits::default() };
+    let service = Service::with(Config { limits, ..Config::default() }).await;
     let account_id = service.opened(7).await;
     let waiting = fill(&service, &account_id).await;
     let client = service.another().await;

@@ -58,7 +58,7 @@ struct Running {
 impl Service {
     /// Over a log in memory.
     pub(crate) async fn in_memory() -> Self {
-        Self::start(Config { ephemeral: true, ..Config::default() }, None).await
+        Self::with(Config::default()).await
     }
 
     /// Over a log in a directory of its own, with so frequent checkpoints that most starts begin
@@ -75,14 +75,19 @@ impl Service {
         &self.config.data_dir
     }
 
+    /// Over a log in memory, with settings of its own.
+    pub(crate) async fn with(config: Config) -> Self {
+        Self::start(Config { ephemeral: true, ..config }, None).await
+    }
+
     /// Over a log in memory, with a grace for the calls that are open when it stops.
     pub(crate) async fn with_grace(drain_grace: Duration) -> Self {
-        Self::start(Config { ephemeral: true, drain_grace, ..Config::default() }, None).await
+        Self::with(Config { drain_grace, ..Config::default() }).await
     }
 
     /// Over a log in memory; a stop takes calls for a while before it drains.
     pub(crate) async fn with_delay(drain_delay: Duration) -> Self {
-        Self::start(Config { ephemeral: true, drain_delay, ..Config::default() }, None).await
+        Self::with(Config { drain_delay, ..Config::default() }).await
     }
 
     async fn start(config: Config, directory: Option<TempDir>) -> Self {
@@ -162,7 +167,11 @@ pub(crate) struct Client {
 impl Client {
     async fn connect(address: SocketAddr) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-        let channel = endpoint.connect().await.unwrap();
+        Self::over(endpoint.connect().await.unwrap(), address)
+    }
+
+    /// Over a connection that there is.
+    pub(crate) fn over(channel: Channel, address: SocketAddr) -> Self {
         Self {
             address,
             commands: CommandServiceClient::new(channel.clone()),

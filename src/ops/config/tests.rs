@@ -15,14 +15,28 @@ struct Parsed {
 }
 
 /// Every setting but the file: its key, its value in a file, and a flag with another value.
-const SETTINGS: [(&str, &str, &str); 9] = [
+const SETTINGS: [(&str, &str, &str); 23] = [
     ("listen", "\"127.0.0.1:1\"", "--listen=[::1]:2"),
+    ("insecure", "true", "--insecure=false"),
+    ("tls_certificate", "\"of-file.pem\"", "--tls-certificate=of-flag.pem"),
+    ("tls_key", "\"of-file.key\"", "--tls-key=of-flag.key"),
+    ("tls_client_ca", "\"of-file.ca\"", "--tls-client-ca=of-flag.ca"),
     ("data_dir", "\"of-file\"", "--data-dir=of-flag"),
     ("ephemeral", "true", "--ephemeral=false"),
     ("request_id_window", "1024", "--request-id-window=16777216"),
     ("checkpoint_events", "1024", "--checkpoint-events=1099511627776"),
     ("drain_delay", "\"1s\"", "--drain-delay=0ms"),
     ("drain_grace", "\"250ms\"", "--drain-grace=1h"),
+    ("max_connections", "1", "--max-connections=65536"),
+    ("max_connections_per_address", "1", "--max-connections-per-address=65536"),
+    ("max_streams_per_connection", "1", "--max-streams-per-connection=65536"),
+    ("max_connection_age", "\"1s\"", "--max-connection-age=720h"),
+    ("max_calls", "1", "--max-calls=1048576"),
+    ("max_call_time", "\"100ms\"", "--max-call-time=1h"),
+    ("max_message_bytes", "16384", "--max-message-bytes=67108864"),
+    ("max_header_bytes", "4096", "--max-header-bytes=1048576"),
+    ("max_tails", "1", "--max-tails=65536"),
+    ("max_batch_commands", "1", "--max-batch-commands=8189"),
     ("log_format", "\"text\"", "--log-format=json"),
     ("log_level", "\"warn\"", "--log-level=daybook=debug"),
 ];
@@ -69,12 +83,30 @@ fn refusal(flag: &str, value: &str) -> String {
 fn of_file() -> Config {
     Config {
         listen: "127.0.0.1:1".parse().unwrap(),
+        insecure: true,
+        tls: Some(TlsFiles {
+            certificate: "of-file.pem".into(),
+            key: "of-file.key".into(),
+            client_ca: Some("of-file.ca".into()),
+        }),
         data_dir: "of-file".into(),
         ephemeral: true,
         request_id_window: 1_024,
         checkpoint_events: 1_024,
         drain_delay: Duration::from_secs(1),
         drain_grace: Duration::from_millis(250),
+        limits: Limits {
+            connections: 1,
+            connections_per_address: 1,
+            streams_per_connection: 1,
+            connection_age: Duration::from_secs(1),
+            calls: 1,
+            call_time: Duration::from_millis(100),
+            message_bytes: 16_384,
+            header_bytes: 4_096,
+            tails: 1,
+            batch_commands: 1,
+        },
         log_format: LogFormat::Text,
         log_level: "warn".parse().unwrap(),
     }
@@ -83,12 +115,30 @@ fn of_file() -> Config {
 fn of_flags() -> Config {
     Config {
         listen: "[::1]:2".parse().unwrap(),
+        insecure: false,
+        tls: Some(TlsFiles {
+            certificate: "of-flag.pem".into(),
+            key: "of-flag.key".into(),
+            client_ca: Some("of-flag.ca".into()),
+        }),
         data_dir: "of-flag".into(),
         ephemeral: false,
         request_id_window: 16_777_216,
         checkpoint_events: 1 << 40,
         drain_delay: Duration::ZERO,
         drain_grace: Duration::from_secs(3_600),
+        limits: Limits {
+            connections: 65_536,
+            connections_per_address: 65_536,
+            streams_per_connection: 65_536,
+            connection_age: Duration::from_secs(720 * 3_600),
+            calls: 1_048_576,
+            call_time: Duration::from_secs(3_600),
+            message_bytes: 67_108_864,
+            header_bytes: 1_048_576,
+            tails: 65_536,
+            batch_commands: 8_189,
+        },
         log_format: LogFormat::Json,
         log_level: "daybook=debug".parse().unwrap(),
     }
@@ -120,6 +170,7 @@ fn each_setting_is_overridden_by_itself() {
     for (index, (key, _, flag)) in SETTINGS.into_iter().enumerate() {
         let config = resolve_with_file(&whole_file(), &[flag]).unwrap();
         let (flags, file) = (fields(&of_flags()), fields(&of_file()));
+        assert_eq!(file.len(), SETTINGS.len());
         for (other, field) in fields(&config).into_iter().enumerate() {
             let expected = if other == index { &flags[other] } else { &file[other] };
             assert_eq!(&field, expected, "field {other} with {key} as a flag");
@@ -127,29 +178,9 @@ fn each_setting_is_overridden_by_itself() {
     }
 }
 
-fn fields(config: &Config) -> [String; 9] {
-    let Config {
-        listen,
-        data_dir,
-        ephemeral,
-        request_id_window,
-        checkpoint_events,
-        drain_delay,
-        drain_grace,
-        log_format,
-        log_level,
-    } = config;
-    [
-        listen.to_string(),
-        data_dir.display().to_string(),
-        ephemeral.to_string(),
-        request_id_window.to_string(),
-        checkpoint_events.to_string(),
-        format!("{drain_delay:?}"),
-        format!("{drain_grace:?}"),
-        format!("{log_format:?}"),
-        log_level.to_string(),
-    ]
+/// The settings as lines, in the order of [`SETTINGS`].
+fn fields(config: &Config) -> Vec<String> {
+    config.to_string().lines().map(ToOwned::to_owned).collect()
 }
 
 #[test]
@@ -177,29 +208,37 @@ fn the_help_tells_each_default_and_variable() {
         ("CONFIG", "no file"),
         ("LISTEN", "127.0.0.1:50051"),
         ("DATA_DIR", "./daybook-data"),
+        ("INSECURE", "false"),
         ("EPHEMERAL", "false"),
         ("REQUEST_ID_WINDOW", "1048576"),
         ("CHECKPOINT_EVENTS", "8388608"),
         ("DRAIN_DELAY", "0s"),
         ("DRAIN_GRACE", "10s"),
+        ("MAX_CONNECTIONS", "1024"),
+        ("MAX_CONNECTIONS_PER_ADDRESS", "256"),
+        ("MAX_STREAMS_PER_CONNECTION", "256"),
+        ("MAX_CONNECTION_AGE", "0s"),
+        ("MAX_CALLS", "16384"),
+        ("MAX_CALL_TIME", "10s"),
+        ("MAX_MESSAGE_BYTES", "4194304"),
+        ("MAX_HEADER_BYTES", "16384"),
+        ("MAX_TAILS", "1024"),
+        ("MAX_BATCH_COMMANDS", "8190"),
         ("LOG_FORMAT", "auto"),
         ("LOG_LEVEL", "info"),
     ];
+    for variable in ["TLS_CERTIFICATE", "TLS_KEY", "TLS_CLIENT_CA"] {
+        assert!(help.contains(&format!("[env: DAYBOOK_{variable}]")), "{variable}\n{help}");
+    }
     for (variable, default) in defaults {
         assert!(help.contains(&format!("[env: DAYBOOK_{variable}]")), "{variable}\n{help}");
         assert!(help.contains(&format!("[default: {default}]")), "{default}\n{help}");
     }
-    let told = Config {
-        listen: defaults[1].1.parse().unwrap(),
-        data_dir: defaults[2].1.into(),
-        ephemeral: defaults[3].1.parse().unwrap(),
-        request_id_window: defaults[4].1.parse().unwrap(),
-        checkpoint_events: defaults[5].1.parse().unwrap(),
-        drain_delay: value::parse_drain_time(defaults[6].1).unwrap(),
-        drain_grace: value::parse_drain_time(defaults[7].1).unwrap(),
-        log_format: clap::ValueEnum::from_str(defaults[8].1, false).unwrap(),
-        log_level: defaults[9].1.parse().unwrap(),
-    };
+    let told = defaults[1..].iter().map(|(variable, default)| {
+        format!("--{}={default}", variable.to_lowercase().replace('_', "-"))
+    });
+    let told: Vec<_> = told.collect();
+    let told = resolve(parse(&told.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
     assert_eq!(told, Config::default());
 }
 
@@ -225,6 +264,11 @@ fn a_bad_flag_is_told_with_its_value_and_what_is_right() {
         ("--request-id-window <COUNT>", "16777217", WINDOW),
         ("--checkpoint-events <COUNT>", "0", CHECKPOINT),
         ("--checkpoint-events <COUNT>", "1099511627777", CHECKPOINT),
+        ("--tls-key <FILE>", "", "expected the name of a file"),
+        ("--max-connections <COUNT>", "0", "expected a whole number from 1 to 65536"),
+        ("--max-batch-commands <COUNT>", "8191", "expected a whole number from 1 to 8190"),
+        ("--max-call-time <DURATION>", "99ms", "expected 100ms to 1h"),
+        ("--max-connection-age <DURATION>", "721h", "expected at most 720h"),
         ("--drain-delay <DURATION>", "1d", DURATION),
         ("--drain-grace <DURATION>", "10", DURATION),
         ("--drain-grace <DURATION>", "61m", "expected at most 1h"),
@@ -261,6 +305,41 @@ fn a_bad_value_in_the_file_is_told_with_what_is_right() {
         ("listen", "key with no value, expected `=`"),
     ] {
         assert_eq!(complaint(text), told, "{text}");
+    }
+}
+
+#[test]
+fn what_needs_another_setting_says_which() {
+    for (flags, told) in [
+        (vec!["--tls-certificate=a"], "tls_certificate needs tls_key"),
+        (vec!["--tls-key=a"], "tls_key needs tls_certificate"),
+        (vec!["--tls-client-ca=a"], "tls_client_ca needs tls_certificate"),
+    ] {
+        assert_eq!(resolve(parse(&flags)).unwrap_err().to_string(), told);
+    }
+}
+
+#[test]
+fn others_are_let_in_only_by_tls_with_certificates_or_on_purpose() {
+    let told = |lacks: &str| {
+        format!(
+            "listen = \"0.0.0.0:1\" is not a loopback address and needs {lacks}, or \
+             insecure = true (--insecure) to let anybody in who can reach it"
+        )
+    };
+    let public = "--listen=0.0.0.0:1";
+    let tls = ["--tls-certificate=a", "--tls-key=b"];
+    let [certificate, key] = tls;
+    let refused = |flags: &[&str]| resolve(parse(flags)).unwrap_err().to_string();
+    assert_eq!(refused(&[public]), told("tls_certificate"));
+    assert_eq!(refused(&[public, certificate, key]), told("tls_client_ca"));
+    for flags in [
+        &[public, "--insecure"][..],
+        &[public, certificate, key, "--tls-client-ca=c"],
+        &["--listen=[::1]:1", certificate, key],
+        &["--listen=127.0.0.9:1"],
+    ] {
+        assert!(resolve(parse(flags)).is_ok(), "{flags:?}");
     }
 }
 

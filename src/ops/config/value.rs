@@ -9,21 +9,17 @@ use serde::{Deserialize as _, Deserializer, de::Error as _};
 
 use super::{super::telemetry::LogFilterError, LogFilter};
 
-/// How few positions the request ids may be remembered for: a retry within seconds must find its
-/// first try, whatever the load.
-const REQUEST_ID_WINDOW_MIN: u64 = 1_024;
-
-/// How many positions the request ids may be remembered for: each costs memory.
-const REQUEST_ID_WINDOW_MAX: u64 = 16_777_216;
-
-/// How few events may lie between two checkpoints: fewer are read in a moment.
-const CHECKPOINT_EVENTS_MIN: u64 = 1_024;
-
-/// How many events may lie between two checkpoints: reading them all takes hours.
-const CHECKPOINT_EVENTS_MAX: u64 = 1 << 40;
-
 /// How long a stop may wait for calls: longer, and an operator would think that it hangs.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// How old a connection may be made to get: whoever wants more wants no limit.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How short the longest call may be made: some syncs of a slow disk.
+const CALL_TIME_MIN: Duration = Duration::from_millis(100);
+
+/// How long a call may be let wait: longer, and its client would be gone.
+const CALL_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// The units of a duration in configuration, and how many milliseconds each has.
 const DURATION_UNITS: [(&str, u64); 4] =
@@ -36,14 +32,18 @@ pub(super) enum ValueError {
     Address,
     #[error("expected the name of a directory")]
     DataDir,
-    #[error("expected a whole number from {REQUEST_ID_WINDOW_MIN} to {REQUEST_ID_WINDOW_MAX}")]
-    RequestIdWindow,
-    #[error("expected a whole number from {CHECKPOINT_EVENTS_MIN} to {CHECKPOINT_EVENTS_MAX}")]
-    CheckpointEvents,
+    #[error("expected the name of a file")]
+    File,
+    #[error("expected a whole number from {min} to {max}")]
+    Number { min: u64, max: u64 },
     #[error("expected a whole number with a unit (ms, s, m or h), such as 500ms or 10s")]
     Duration,
     #[error("expected at most {}h", DRAIN_TIME_MAX.as_secs() / 3_600)]
     DrainTime,
+    #[error("expected at most {}h", CONNECTION_AGE_MAX.as_secs() / 3_600)]
+    ConnectionAge,
+    #[error("expected {}ms to {}h", CALL_TIME_MIN.as_millis(), CALL_TIME_MAX.as_secs() / 3_600)]
+    CallTime,
     #[error("{0}")]
     LogFilter(#[from] LogFilterError),
 }
@@ -56,18 +56,25 @@ pub(super) fn parse_data_dir(text: &str) -> Result<PathBuf, ValueError> {
     if text.is_empty() { Err(ValueError::DataDir) } else { Ok(PathBuf::from(text)) }
 }
 
-pub(super) fn parse_request_id_window(text: &str) -> Result<u64, ValueError> {
-    text.parse()
-        .ok()
-        .filter(|window| (REQUEST_ID_WINDOW_MIN..=REQUEST_ID_WINDOW_MAX).contains(window))
-        .ok_or(ValueError::RequestIdWindow)
+pub(super) fn parse_file(text: &str) -> Result<PathBuf, ValueError> {
+    if text.is_empty() { Err(ValueError::File) } else { Ok(PathBuf::from(text)) }
 }
 
-pub(super) fn parse_checkpoint_events(text: &str) -> Result<u64, ValueError> {
-    text.parse()
-        .ok()
-        .filter(|count| (CHECKPOINT_EVENTS_MIN..=CHECKPOINT_EVENTS_MAX).contains(count))
-        .ok_or(ValueError::CheckpointEvents)
+/// A whole number within a range.
+pub(super) fn parse_number<const MIN: u64, const MAX: u64>(text: &str) -> Result<u64, ValueError> {
+    let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
+    number.ok_or(ValueError::Number { min: MIN, max: MAX })
+}
+
+pub(super) fn parse_connection_age(text: &str) -> Result<Duration, ValueError> {
+    let age = parse_duration(text).ok_or(ValueError::Duration)?;
+    if age > CONNECTION_AGE_MAX { Err(ValueError::ConnectionAge) } else { Ok(age) }
+}
+
+pub(super) fn parse_call_time(text: &str) -> Result<Duration, ValueError> {
+    let time = parse_duration(text).ok_or(ValueError::Duration)?;
+    let fits = (CALL_TIME_MIN..=CALL_TIME_MAX).contains(&time);
+    if fits { Ok(time) } else { Err(ValueError::CallTime) }
 }
 
 pub(super) fn parse_drain_time(text: &str) -> Result<Duration, ValueError> {
@@ -106,28 +113,34 @@ pub(super) fn log_level_in_file<'de, D: Deserializer<'de>>(
     text_in_file(value, |text| Ok(text.parse::<LogFilter>()?))
 }
 
-pub(super) fn request_id_window_in_file<'de, D>(value: D) -> Result<Option<u64>, D::Error>
-where
-    D: Deserializer<'de>,
-{
-    number_in_file(value, parse_request_id_window, ValueError::RequestIdWindow)
+pub(super) fn file_in_file<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<PathBuf>, D::Error> {
+    text_in_file(value, parse_file)
 }
 
-pub(super) fn checkpoint_events_in_file<'de, D>(value: D) -> Result<Option<u64>, D::Error>
-where
-    D: Deserializer<'de>,
-{
-    number_in_file(value, parse_checkpoint_events, ValueError::CheckpointEvents)
+pub(super) fn connection_age_in_file<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<Duration>, D::Error> {
+    text_in_file(value, parse_connection_age)
+}
+
+pub(super) fn call_time_in_file<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<Duration>, D::Error> {
+    text_in_file(value, parse_call_time)
 }
 
 /// A number of the file; its digits pass the same check as a flag's.
-fn number_in_file<'de, D: Deserializer<'de>>(
+pub(super) fn number_in_file<'de, D, const MIN: u64, const MAX: u64>(
     value: D,
-    parse: fn(&str) -> Result<u64, ValueError>,
-    otherwise: ValueError,
-) -> Result<Option<u64>, D::Error> {
+) -> Result<Option<u64>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let otherwise = ValueError::Number { min: MIN, max: MAX };
     let number = i64::deserialize(value).map_err(|_| D::Error::custom(otherwise))?;
-    parse(&number.to_string()).map(Some).map_err(D::Error::custom)
+    parse_number::<MIN, MAX>(&number.to_string()).map(Some).map_err(D::Error::custom)
 }
 
 /// A string of the file, through the parser that the flag has.

@@ -1,0 +1,123 @@
+//! TLS: what the server proves itself with, read from its files, and read again when they change.
+//!
+//! It owns versions, ciphers and whether clients need certificates. New connections are made with
+//! what was read last; those that are open go on with what they were made with.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::sync::watch;
+use tokio_rustls::rustls::{
+    self, RootCertStore, ServerConfig,
+    crypto::ring,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject as _},
+    },
+    server::WebPkiClientVerifier,
+    version::{TLS12, TLS13},
+};
+use tracing::{error, info};
+
+use super::{ServeError, reload};
+use crate::ops::config::TlsFiles;
+
+/// The protocol that both sides agree on within TLS.
+const HTTP2: &[u8] = b"h2";
+
+/// Why the files of TLS are of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read, or has not what it should have.
+    #[error("{key} = {:?}: {reason}", path.display().to_string())]
+    File {
+        /// The setting that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong. Never what is in it.
+        reason: String,
+    },
+    /// The files do not go together.
+    #[error("tls_certificate and tls_key: {0}")]
+    Pair(rustls::Error),
+}
+
+/// Reads all files.
+///
+/// # Errors
+/// [`TlsError`] when one cannot be used, or the key is not that of the certificate.
+pub fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(TlsError::Pair)?;
+    let config = match &files.client_ca {
+        None => config.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            for root in certificates("tls_client_ca", path)? {
+                let added = roots.add(root);
+                added.map_err(|error| wrong("tls_client_ca", path, &error))?;
+            }
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            let verifier = verifier.map_err(|error| wrong("tls_client_ca", path, &error))?;
+            config.with_client_cert_verifier(verifier)
+        }
+    };
+    let chain = certificates("tls_certificate", &files.certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key);
+    let key = key.map_err(|error| wrong("tls_key", &files.key, &told(error)))?;
+    let mut config = config.with_single_cert(chain, key).map_err(TlsError::Pair)?;
+    config.alpn_protocols = vec![HTTP2.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The certificates of a file, of which there has to be one.
+fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = found.map_err(|error| wrong(key, path, &told(error)))?;
+    if found.is_empty() {
+        return Err(wrong(key, path, &"no certificate in it"));
+    }
+    Ok(found)
+}
+
+/// What is wrong with a file of PEM, without anything of what is in it.
+fn told(error: pem::Error) -> String {
+    if let pem::Error::Io(error) = error {
+        error.to_string()
+    } else if matches!(error, pem::Error::NoItemsFound) {
+        "no private key in it".to_owned()
+    } else {
+        "not valid PEM".to_owned()
+    }
+}
+
+fn wrong(key: &'static str, path: &Path, reason: &dyn ToString) -> TlsError {
+    TlsError::File { key, path: path.to_owned(), reason: reason.to_string() }
+}
+
+/// Reads all files, now and whenever they change. Files that are of no use are reported, and
+/// nothing changes.
+///
+/// # Errors
+/// As [`load`], for what is there now.
+pub(super) fn follow(files: &TlsFiles) -> Result<watch::Receiver<Arc<ServerConfig>>, ServeError> {
+    let (sender, receiver) = watch::channel(load(files)?);
+    let TlsFiles { certificate, key, client_ca } = files;
+    let paths = [certificate, key].into_iter().chain(client_ca).cloned().collect();
+    let files = files.clone();
+    reload::start(paths, move || match load(&files) {
+        Ok(config) => {
+            sender.send_replace(config);
+            info!("new connections are made with the TLS files as they are now");
+        }
+        Err(error) => error!(%error, "new connections are still made with the TLS files of before"),
+    })?;
+    Ok(receiver)
+}
