@@ -8,6 +8,7 @@
 //! | [`event_store`] | the one writer, entries and their bytes, request ids, history | gRPC |
 //! | [`views`] | what everything is now, the way to what it was, checkpoints | gRPC |
 //! | [`proto`] | the protocol, generated, and its codec | anything else |
+//! | [`access`] | credentials, the policy, what each principal may take | gRPC, the ledger |
 //! | [`wire`] | parsing, rendering, statuses | how anything is decided |
 //! | [`ops`] | configuration, telemetry, the clock | the bank |
 //! | [`server`] | joins all rooms to a running service | – |
@@ -30,6 +31,8 @@
 //!   is there as a whole or not at all.
 //! - State is what the log folds to. What is kept in memory can be thrown away, and so can the
 //!   checkpoint beside the log.
+//! - With credentials, nothing of a call is looked at before it is known who calls; and who is
+//!   limited to accounts cannot tell those of others from none.
 //! - No command and no read costs more because an account has a long history or because there are
 //!   many accounts.
 //! - Every channel, page, batch, cache and message has a limit with a name.
@@ -59,6 +62,7 @@
     )
 )]
 
+pub mod access;
 pub mod cli;
 pub mod domain;
 pub mod event_store;

@@ -1,15 +1,18 @@
 //! The binary: parses, configures, runs, and says by its exit code how it went.
 
-use std::{io, process::ExitCode};
+use std::{io, process::ExitCode, sync::Arc};
 
 use clap::{CommandFactory as _, Parser};
 use clap_complete::Shell;
 use daybook::{
+    access::{Gate, LoadError},
     cli::{
-        self, BackupArgs, BenchArgs, CliError, HealthcheckArgs, RestoreArgs, TailArgs, VerifyArgs,
+        self, BackupArgs, BenchArgs, CliError, HealthcheckArgs, RestoreArgs, TailArgs, TokenArgs,
+        VerifyArgs,
     },
     log::file::OpenError,
     ops::{
+        SystemClock,
         config::{self, Config, ServeArgs},
         telemetry,
     },
@@ -71,6 +74,8 @@ enum Command {
     Restore(RestoreArgs),
     /// Puts load on a server, and measures it
     Bench(BenchArgs),
+    /// Makes a bearer token, and the lines of the credentials file that know it
+    Token(TokenArgs),
     /// Prints what a shell needs to complete commands and flags
     Completions {
         /// Which shell
@@ -109,6 +114,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => {
             runtime().and_then(|runtime| Ok(runtime.block_on(cli::bench(args))?))
         }
+        Command::Token(args) => cli::token(&args).map_err(Failure::from),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "daybook", &mut io::stdout());
             Ok(())
@@ -156,6 +162,10 @@ fn check_config(args: ServeArgs) -> Result<(), Failure> {
         server::tls::load(files)
             .map_err(|error| Failure { message: error.to_string(), exit_code: EXIT_USAGE })?;
     }
+    Gate::load(&config, Arc::new(SystemClock)).map_err(|error| Failure {
+        exit_code: access_exit_code(&error),
+        message: error.to_string(),
+    })?;
     #[expect(clippy::print_stdout, reason = "what was asked for")]
     {
         print!("{config}");
@@ -211,12 +221,20 @@ fn open_exit_code(error: &OpenError) -> u8 {
     }
 }
 
+fn access_exit_code(error: &LoadError) -> u8 {
+    match error {
+        LoadError::Unreadable { .. } => EXIT_IO,
+        LoadError::Mode { .. } | LoadError::TooLarge { .. } | LoadError::Wrong { .. } => EXIT_USAGE,
+    }
+}
+
 impl Failure {
     fn serving(error: &ServeError, config: &Config) -> Self {
         let directory = config.data_dir.display();
         let (message, exit_code) = match error {
             ServeError::Open(open) => (format!("{directory}: {error}"), open_exit_code(open)),
             ServeError::Tls(_) => (error.to_string(), EXIT_USAGE),
+            ServeError::Access(access) => (error.to_string(), access_exit_code(access)),
             ServeError::Directory(_) | ServeError::Io(_) => (error.to_string(), EXIT_IO),
             ServeError::Reflection(_) | ServeError::Panicked(_) | ServeError::Latched => {
                 (error.to_string(), EXIT_FAILURE)
@@ -235,7 +253,7 @@ impl From<io::Error> for Failure {
 impl From<CliError> for Failure {
     fn from(error: CliError) -> Self {
         let exit_code = match &error {
-            CliError::Usage(_) => EXIT_USAGE,
+            CliError::Usage(_) | CliError::Token(_) => EXIT_USAGE,
             CliError::Call(_) | CliError::Unsound(_) => EXIT_FAILURE,
             CliError::Damaged(_) | CliError::OtherHash { .. } | CliError::OtherLog(_) => {
                 EXIT_DAMAGED

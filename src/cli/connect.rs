@@ -1,18 +1,23 @@
-//! Connecting to a server.
+//! Connecting to a server, and showing it who calls.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
 
-use super::CliError;
+use super::{CliError, token::read_token};
 
 /// How large a message may be that a client of ours takes: that of the server, and some more.
 pub(super) const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Where the server is, and how both sides prove who they are.
+/// Where the server is, how both sides prove who they are, and who calls.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ConnectArgs {
     /// The address of the server; https:// for TLS, which needs --ca
@@ -33,15 +38,47 @@ pub(super) struct ConnectArgs {
     #[arg(long, value_name = "FILE", env = "DAYBOOK_KEY", hide_env_values = true)]
     #[arg(requires = "certificate")]
     key: Option<PathBuf>,
+
+    /// A file with the bearer token to show to the server [default: no token]
+    #[arg(long, value_name = "FILE", env = "DAYBOOK_TOKEN_FILE", hide_env_values = true)]
+    token_file: Option<PathBuf>,
+}
+
+/// A connection on which every call shows the token, if there is one. Cheap to clone.
+pub(super) type Connection = InterceptedService<Channel, Bearer>;
+
+/// The `authorization` of every call.
+#[derive(Clone)]
+pub(super) struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
 }
 
 impl ConnectArgs {
-    pub(super) async fn connect(&self) -> Result<Channel, CliError> {
+    pub(super) async fn connect(&self) -> Result<Connection, CliError> {
+        let bearer = self.bearer()?;
         let mut endpoint = Endpoint::from_shared(self.address.clone())?;
         if endpoint.uri().scheme_str() == Some("https") {
             endpoint = endpoint.tls_config(self.tls()?)?;
         }
-        Ok(endpoint.tcp_nodelay(true).connect().await?)
+        let channel = endpoint.tcp_nodelay(true).connect().await?;
+        Ok(InterceptedService::new(channel, bearer))
+    }
+
+    fn bearer(&self) -> Result<Bearer, CliError> {
+        let Some(path) = &self.token_file else { return Ok(Bearer(None)) };
+        let token = read_token(open(path)?)?;
+        crate::access::hash_of(&token)?;
+        let value = MetadataValue::try_from(format!("Bearer {token}"));
+        let mut value = value.map_err(|_| CliError::Usage("the token has a control character"))?;
+        value.set_sensitive(true);
+        Ok(Bearer(Some(value)))
     }
 
     fn tls(&self) -> Result<ClientTlsConfig, CliError> {
@@ -54,6 +91,10 @@ impl ConnectArgs {
         }
         Ok(tls)
     }
+}
+
+fn open(path: &Path) -> Result<File, CliError> {
+    File::open(path).map_err(|source| CliError::Unreadable { path: path.to_owned(), source })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CliError> {

@@ -1,8 +1,8 @@
 //! The commands beside serving: they watch, verify, copy and measure a ledger.
 //!
 //! They own what a person at a terminal sees. `tail`, `bench` and `healthcheck` are clients like
-//! any other, over gRPC; `verify` and `restore` work on data directories that no server uses, and
-//! `backup` on any.
+//! any other, over gRPC; `token` makes what they show to a server. `verify` and `restore` work on
+//! data directories that no server uses, and `backup` on any.
 
 mod backup;
 mod bench;
@@ -11,12 +11,14 @@ mod healthcheck;
 mod json;
 mod progress;
 mod tail;
+mod token;
 mod verify;
 
 pub use backup::{BackupArgs, RestoreArgs, backup, restore};
 pub use bench::{BenchArgs, bench};
 pub use healthcheck::{HealthcheckArgs, healthcheck};
 pub use tail::{TailArgs, tail};
+pub use token::{TokenArgs, token};
 pub use verify::{VerifyArgs, verify};
 
 /// How a command went wrong.
@@ -47,6 +49,9 @@ pub enum CliError {
         /// What is there.
         hash: blake3::Hash,
     },
+    /// It is no token.
+    #[error("{0}")]
+    Token(#[from] crate::access::TokenError),
     /// The data directory could not be opened.
     #[error("{0}")]
     Open(#[from] crate::log::file::OpenError),

@@ -17,14 +17,17 @@ use std::{
 
 use super::telemetry::{LogFilter, LogFormat};
 
+mod access;
 mod args;
 mod limits;
 #[cfg(test)]
 mod tests;
 mod value;
 
+pub use access::JwtConfig;
 pub use args::ServeArgs;
 pub use limits::Limits;
+use limits::fitted;
 
 /// How large a configuration file may be: many times all keys with their comments, and little
 /// enough to read whatever the path turns out to name.
@@ -58,6 +61,18 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which lines of it are written.
     pub log_level: LogFilter,
+    /// The file that says who may call; none lets everybody call everything.
+    pub credentials: Option<PathBuf>,
+    /// By what JWTs are believed; none are without it.
+    pub jwt: Option<JwtConfig>,
+    /// Whether the server describes itself to generic clients.
+    pub reflection: bool,
+    /// How many calls of one principal may be under way at once.
+    pub calls_per_principal: u32,
+    /// How many calls a principal may begin in a second; 0 for any number.
+    pub rate_per_principal: u32,
+    /// How many tails of one principal may be open at once.
+    pub tails_per_principal: u32,
 }
 
 /// Where certificates and keys are kept, as PEM.
@@ -80,13 +95,13 @@ impl fmt::Display for Config {
         writeln!(f, "listen = \"{listen}\"")?;
         writeln!(f, "insecure = {insecure}")?;
         if let Some(TlsFiles { certificate, key, client_ca }) = tls {
-            writeln!(f, "tls_certificate = {:?}", certificate.display().to_string())?;
-            writeln!(f, "tls_key = {:?}", key.display().to_string())?;
+            writeln!(f, "tls_certificate = {}", quoted_path(certificate))?;
+            writeln!(f, "tls_key = {}", quoted_path(key))?;
             if let Some(client_ca) = client_ca {
-                writeln!(f, "tls_client_ca = {:?}", client_ca.display().to_string())?;
+                writeln!(f, "tls_client_ca = {}", quoted_path(client_ca))?;
             }
         }
-        writeln!(f, "data_dir = {:?}", data_dir.display().to_string())?;
+        writeln!(f, "data_dir = {}", quoted_path(data_dir))?;
         writeln!(f, "ephemeral = {ephemeral}")?;
         writeln!(f, "request_id_window = {request_id_window}")?;
         writeln!(f, "checkpoint_events = {checkpoint_events}")?;
@@ -94,8 +109,19 @@ impl fmt::Display for Config {
         writeln!(f, "drain_grace = \"{}ms\"", drain_grace.as_millis())?;
         write!(f, "{limits}")?;
         writeln!(f, "log_format = \"{log_format}\"")?;
-        writeln!(f, "log_level = \"{log_level}\"")
+        writeln!(f, "log_level = {}", quoted(&log_level.to_string()))?;
+        self.tell_access(f)
     }
+}
+
+/// A text as TOML has it: as JSON, which leaves one control character as it is.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
+}
+
+/// The name of a file as TOML has it.
+fn quoted_path(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
 }
 
 impl Default for Config {
@@ -113,6 +139,12 @@ impl Default for Config {
             limits: Limits::default(),
             log_format: LogFormat::Auto,
             log_level: LogFilter::default(),
+            credentials: None,
+            jwt: None,
+            reflection: true,
+            calls_per_principal: 8_192,
+            rate_per_principal: 0,
+            tails_per_principal: 32,
         }
     }
 }
@@ -168,6 +200,7 @@ pub fn resolve(args: ServeArgs) -> Result<Config, ConfigError> {
     let (given, default) = (args.or(file), Config::default());
     let config = Config {
         tls: tls(&given)?,
+        jwt: access::jwt(&given)?,
         limits: Limits::of(&given),
         listen: given.listen.unwrap_or(default.listen),
         insecure: given.insecure.unwrap_or(default.insecure),
@@ -179,6 +212,11 @@ pub fn resolve(args: ServeArgs) -> Result<Config, ConfigError> {
         drain_grace: given.drain_grace.unwrap_or(default.drain_grace),
         log_format: given.log_format.unwrap_or(default.log_format),
         log_level: given.log_level.unwrap_or(default.log_level),
+        reflection: given.reflection.unwrap_or(default.reflection),
+        calls_per_principal: fitted(given.calls_per_principal, default.calls_per_principal),
+        rate_per_principal: fitted(given.rate_per_principal, default.rate_per_principal),
+        tails_per_principal: fitted(given.tails_per_principal, default.tails_per_principal),
+        credentials: given.credentials,
     };
     config.expect_secure()?;
     Ok(config)
@@ -202,12 +240,17 @@ impl Config {
     /// Others than this machine's own programs are let in only where what they say is encrypted and
     /// they prove who they are, unless that was asked for.
     fn expect_secure(&self) -> Result<(), ConfigError> {
-        let Self { listen, tls, .. } = self;
-        let is_known = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        if self.insecure || listen.ip().is_loopback() || is_known {
+        let Self { listen, tls, credentials, .. } = self;
+        let lacks = match tls {
+            None => "tls_certificate",
+            Some(TlsFiles { client_ca: None, .. }) if credentials.is_none() => {
+                "credentials or tls_client_ca"
+            }
+            Some(_) => return Ok(()),
+        };
+        if self.insecure || listen.ip().is_loopback() {
             return Ok(());
         }
-        let lacks = if tls.is_none() { "tls_certificate" } else { "tls_client_ca" };
         Err(ConfigError::Insecure { listen: *listen, lacks })
     }
 }

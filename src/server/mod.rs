@@ -5,12 +5,14 @@ use std::{io, pin::pin, sync::Arc};
 use tokio::{
     net::TcpListener,
     sync::watch,
+    task::JoinSet,
     time::{sleep, timeout},
 };
 use tonic::service::Routes;
 use tracing::{info, warn};
 
 use crate::{
+    access::{Gate, LoadError},
     event_store::StoreStatus,
     log::file::OpenError,
     ops::{
@@ -22,7 +24,7 @@ use crate::{
         FILE_DESCRIPTOR_SET, command_service_server::CommandServiceServer,
         query_service_server::QueryServiceServer,
     },
-    wire::{Commands, Desk, Front, MESSAGE_BYTES_MAX, Queries},
+    wire::{Commands, Desk, Entrance, Front, MESSAGE_BYTES_MAX, Queries},
 };
 
 mod checkpointer;
@@ -50,6 +52,9 @@ pub enum ServeError {
     /// The files of TLS are of no use.
     #[error("{0}")]
     Tls(#[from] TlsError),
+    /// A file that says who may call cannot be used.
+    #[error("{0}")]
+    Access(#[from] LoadError),
     /// The system refused something.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -79,6 +84,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let gate = Gate::load(config, Arc::clone(&clock))?;
     let (stop, stopping) = watch::channel(false);
     let limits = &config.limits;
     let commands = Commands::new(limits.clone(), stopping.clone());
@@ -86,13 +92,14 @@ pub async fn serve(
     let (health, health_service) = health::start(stopping.clone()).await;
 
     info!(address = %listener.local_addr()?, "listening");
-    let others = Routes::new(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?);
-    let front = front(commands.clone(), queries.clone(), others, limits);
+    let others = Routes::new(health_service);
+    let others = if config.reflection { add_reflection(others)? } else { others };
+    let front = front(Entrance::new(gate.clone()), &commands, &queries, others, limits);
     let tls = config.tls.as_ref().map(tls::follow).transpose()?;
     let door = Door { limits: limits.clone(), tls };
     let mut transport = tokio::spawn(transport::serve(listener, front, door, stopping));
+    // Ends with this function, however that ends.
+    let _watch: JoinSet<()> = gate.into_iter().map(Gate::watch).collect();
 
     let settings = config.clone();
     let recovery = tokio::task::spawn_blocking(move || Ledger::recover(&settings, clock));
@@ -145,23 +152,37 @@ pub async fn serve(
     }
 }
 
-/// The two services and others, behind what all calls have in common.
-fn front(commands: Commands, queries: Queries, others: Routes, limits: &Limits) -> Front {
-    let desk = commands.desk.clone();
-    let commands = CommandServiceServer::new(commands)
-        .max_decoding_message_size(limits.message_bytes)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let queries = QueryServiceServer::new(queries)
-        .max_decoding_message_size(limits.message_bytes)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    Front::new(commands, queries, others, desk, limits.clone())
+/// Everything that calls go through.
+fn front(
+    entrance: Entrance,
+    commands: &Commands,
+    queries: &Queries,
+    others: Routes,
+    limits: &Limits,
+) -> Front {
+    Front::new(
+        entrance,
+        CommandServiceServer::new(commands.clone())
+            .max_decoding_message_size(limits.message_bytes)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        QueryServiceServer::new(queries.clone())
+            .max_decoding_message_size(limits.message_bytes)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        others,
+        commands.desk.clone(),
+        limits.clone(),
+    )
 }
 
-/// Reflection of the protocol, of health, and of the error details, so that generic clients can
-/// show them.
-fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+/// Adds reflection of the protocol, of health, and of the error details, so that generic clients
+/// can show them.
+fn add_reflection(others: Routes) -> Result<Routes, tonic_reflection::server::Error> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
+    let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
+    Ok(others.add_service(v1).add_service(v1alpha))
 }

@@ -4,7 +4,8 @@ use prost::Message as _;
 use tonic::{Code, Status};
 
 use super::{
-    parse,
+    entrance::Visit,
+    parse, permit,
     reads::Reads,
     render::{self, Done},
     status,
@@ -49,7 +50,7 @@ pub(super) struct BatchAnswer {
 }
 
 impl Batch {
-    /// Parses each command by itself.
+    /// Parses each command by itself, after seeing whether the caller may give it.
     ///
     /// # Errors
     /// INVALID_ARGUMENT when there are none, or more than `commands_max`, or their results might be
@@ -58,6 +59,7 @@ impl Batch {
         commands: Vec<proto::BatchCommand>,
         return_results: bool,
         commands_max: usize,
+        visit: Option<&Visit>,
     ) -> Result<Self, Status> {
         if !(1..=commands_max).contains(&commands.len()) {
             let limit = format!("must have 1 to {commands_max} items");
@@ -72,7 +74,14 @@ impl Batch {
             invalid: Vec::new(),
             return_results,
         };
+        // One for all of them: one call that is denied is told once.
+        let mut denied: Option<Status> = None;
         for (index, command) in (0..).zip(commands) {
+            if let Some(visit) = visit.filter(|visit| !permit::may_touch(visit, &command)) {
+                let status = denied.get_or_insert_with(|| visit.account_not_allowed());
+                batch.invalid.push((index, status.clone()));
+                continue;
+            }
             match parse::batch_command(command) {
                 Ok(command) => {
                     batch.commands.push(command);

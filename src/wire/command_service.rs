@@ -10,9 +10,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     batch::{Batch, BatchAnswer, judge_one},
     deadline,
+    entrance::{Visit, visit},
     guarded::{Messages, guarded},
     late::Late,
-    parse,
+    parse, permit,
     reads::Reads,
     render::Done,
     status,
@@ -94,6 +95,7 @@ impl CommandService for Commands {
         &self,
         request: Request<proto::OpenAccountRequest>,
     ) -> Result<Response<proto::OpenAccountResponse>, Status> {
+        permit::check(&request)?;
         let command = parse::open_account(request.get_ref())?;
         let desk = self.desk.get()?;
         let done = desk.execute(command).await?;
@@ -104,6 +106,7 @@ impl CommandService for Commands {
         &self,
         request: Request<proto::DepositMoneyRequest>,
     ) -> Result<Response<proto::DepositMoneyResponse>, Status> {
+        permit::check(&request)?;
         let command = parse::deposit_money(request.get_ref())?;
         let desk = self.desk.get()?;
         let done = desk.execute(command).await?;
@@ -114,6 +117,7 @@ impl CommandService for Commands {
         &self,
         request: Request<proto::WithdrawMoneyRequest>,
     ) -> Result<Response<proto::WithdrawMoneyResponse>, Status> {
+        permit::check(&request)?;
         let command = parse::withdraw_money(request.into_inner())?;
         let desk = self.desk.get()?;
         let done = desk.execute(command).await?;
@@ -124,6 +128,7 @@ impl CommandService for Commands {
         &self,
         request: Request<proto::TransferMoneyRequest>,
     ) -> Result<Response<proto::TransferMoneyResponse>, Status> {
+        permit::check(&request)?;
         let command = parse::transfer_money(request.get_ref())?;
         let desk = self.desk.get()?;
         let done = desk.execute(command).await?;
@@ -134,6 +139,7 @@ impl CommandService for Commands {
         &self,
         request: Request<proto::CloseAccountRequest>,
     ) -> Result<Response<proto::CloseAccountResponse>, Status> {
+        permit::check(&request)?;
         let command = parse::close_account(request.get_ref())?;
         let desk = self.desk.get()?;
         let done = desk.execute(command).await?;
@@ -144,8 +150,10 @@ impl CommandService for Commands {
         &self,
         request: Request<proto::ExecuteBatchRequest>,
     ) -> Result<Response<proto::ExecuteBatchResponse>, Status> {
+        let visit = visit(&request).cloned();
         let proto::ExecuteBatchRequest { commands, return_results } = request.into_inner();
-        let mut batch = Batch::parse(commands, return_results, self.limits.batch_commands)?;
+        let commands_max = self.limits.batch_commands;
+        let mut batch = Batch::parse(commands, return_results, commands_max, visit.as_ref())?;
         let desk = self.desk.get()?;
         let commands = std::mem::take(&mut batch.commands);
         let answer = if commands.is_empty() {
@@ -166,10 +174,12 @@ impl CommandService for Commands {
         let desk = self.desk.get()?;
         let timeout = deadline::timeout(request.metadata().as_ref());
         let (sender, receiver) = mpsc::channel(STREAM_BATCHES_MAX);
+        let visit = visit(&request).cloned();
         let submissions = Submissions {
             desk: desk.clone(),
             limits: self.limits.clone(),
             stopping: self.stopping.clone(),
+            visit: visit.clone(),
         };
         tokio::spawn(submissions.submit_all(request.into_inner(), sender));
         let reads = Arc::clone(&desk.reads);
@@ -177,7 +187,7 @@ impl CommandService for Commands {
             let reads = Arc::clone(&reads);
             async move { step?.answer(&reads).await }
         });
-        Ok(Response::new(guarded(answers, timeout)))
+        Ok(Response::new(guarded(answers, timeout, visit)))
     }
 }
 
@@ -200,6 +210,7 @@ struct Submissions {
     desk: Desk,
     limits: Limits,
     stopping: watch::Receiver<bool>,
+    visit: Option<Visit>,
 }
 
 impl Submissions {
@@ -214,11 +225,15 @@ impl Submissions {
             let request = tokio::select! {
                 biased;
                 _ = self.stopping.wait_for(|stopping| *stopping) => Some(Err(status::stopping())),
+                status = ended(self.visit.as_ref()) => Some(Err(status)),
                 request = batches.next() => request,
             };
             let Some(request) = request else { return };
             let submitted = match request {
-                Ok(request) => self.submit(request).await,
+                Ok(request) if is_paced(self.visit.as_ref(), &mut self.stopping).await => {
+                    self.submit(request).await
+                }
+                Ok(_) => Err(status::stopping()),
                 Err(status) => Err(status::of_transport(status, self.limits.message_bytes)),
             };
             let ends = submitted.is_err();
@@ -230,7 +245,8 @@ impl Submissions {
 
     async fn submit(&self, request: proto::ExecuteStreamRequest) -> Result<Submitted, Status> {
         let proto::ExecuteStreamRequest { commands, return_results } = request;
-        let mut batch = Batch::parse(commands, return_results, self.limits.batch_commands)?;
+        let (commands_max, visit) = (self.limits.batch_commands, self.visit.as_ref());
+        let mut batch = Batch::parse(commands, return_results, commands_max, visit)?;
         let commands = std::mem::take(&mut batch.commands);
         if commands.is_empty() {
             let answer = Ok(self.desk.nothing_done());
@@ -239,5 +255,23 @@ impl Submissions {
         let answer = self.desk.store.execute_patiently(commands, batch.detail()).await;
         let answer = answer.map_err(status::failed)?;
         Ok(Submitted { batch, answer: Box::pin(answer) })
+    }
+}
+
+/// Waits until the caller of a stream may give its next batch; false when the server stops before.
+async fn is_paced(visit: Option<&Visit>, stopping: &mut watch::Receiver<bool>) -> bool {
+    let Some(visit) = visit else { return true };
+    tokio::select! {
+        biased;
+        () = visit.caller().paced() => true,
+        _ = stopping.wait_for(|stopping| *stopping) => false,
+    }
+}
+
+/// Waits until the caller of a stream may not go on, and says why.
+async fn ended(visit: Option<&Visit>) -> Status {
+    match visit {
+        Some(visit) => visit.clone().ended().await,
+        None => std::future::pending().await,
     }
 }

@@ -1,28 +1,34 @@
 //! The front: sends each call to its service, and turns away what would wait too long.
 //!
 //! It stands before everything else, so that a call that is turned away costs next to nothing:
-//! not even its message is read. Health and reflection are never turned away, and neither are
-//! streams, whose clients are held back instead.
+//! not even its message is read. First of all it asks at the entrance who calls. Health and
+//! reflection are never turned away for want of a place, and neither are streams, whose clients are
+//! held back instead.
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
+
+use tokio::time::timeout;
 
 use tonic::{
     Status,
     body::Body,
-    codegen::{BoxFuture, Service, http},
+    codegen::{Body as _, BoxFuture, Bytes, Service, http},
     service::Routes,
 };
 
 use super::{
-    Commands, Desk, Late, Queries, deadline,
+    Commands, Desk, Entrance, Late, Queries, deadline,
+    entrance::Visit,
     guarded::{self, Deadline},
     status,
 };
@@ -33,6 +39,12 @@ use crate::{
         command_service_server::CommandServiceServer, query_service_server::QueryServiceServer,
     },
 };
+
+/// How much is heard, in bytes, of what a caller says that is not let in: any message but a large
+/// batch.
+const HEARD_OUT_BYTES_MAX: usize = 64 * 1024;
+/// And for how long: what is on its way arrives by then, also from afar.
+const HEARD_OUT_WITHIN: Duration = Duration::from_millis(250);
 
 const COMMAND_SERVICE: &str = "/daybook.v1.CommandService/";
 const QUERY_SERVICE: &str = "/daybook.v1.QueryService/";
@@ -49,6 +61,7 @@ pub struct Front(Arc<Services>);
 
 /// What is behind the front.
 struct Services {
+    entrance: Entrance,
     commands: CommandServiceServer<Commands>,
     queries: QueryServiceServer<Queries>,
     others: Routes,
@@ -70,13 +83,16 @@ pub struct Answer {
     deadline: Deadline,
     message_bytes_max: usize,
     _place: Option<Place>,
+    /// Who it is for. Streams keep it themselves, until they end.
+    _visit: Option<Visit>,
 }
 
 impl Front {
-    /// In front of the two services and of others, such as health. `desk` is that of the command
-    /// service.
+    /// In front of the two services and of others, such as health; calls come in by `entrance`.
+    /// `desk` is that of the command service.
     #[must_use]
     pub fn new(
+        entrance: Entrance,
         commands: CommandServiceServer<Commands>,
         queries: QueryServiceServer<Queries>,
         others: Routes,
@@ -84,6 +100,7 @@ impl Front {
         limits: Limits,
     ) -> Self {
         Self(Arc::new(Services {
+            entrance,
             commands,
             queries,
             others,
@@ -127,16 +144,25 @@ impl Service<Request> for Front {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request) -> Answer {
+    fn call(&mut self, mut request: Request) -> Answer {
         let said = deadline::timeout(request.headers());
         let message_bytes_max = self.0.limits.message_bytes;
+        let answer = |coming, timeout| {
+            let deadline = Deadline::after(timeout);
+            Answer { coming, deadline, message_bytes_max, _place: None, _visit: None }
+        };
+        let visit = match self.0.entrance.admit(&mut request) {
+            Ok(visit) => visit,
+            Err(status) => {
+                return answer(Box::pin(turned_away(request.into_body(), status)), said);
+            }
+        };
         let path = request.uri().path();
         let command = path.strip_prefix(COMMAND_SERVICE);
         let Some(method) = command.or_else(|| path.strip_prefix(QUERY_SERVICE)) else {
             let mut others = self.0.others.clone();
             let coming = Box::pin(async move { others.call(request).await });
-            let deadline = Deadline::after(said);
-            return Answer { coming, deadline, message_bytes_max, _place: None };
+            return Answer { _visit: visit, ..answer(coming, said) };
         };
         let is_command = command.is_some();
         let (mut place, mut timeout) = (None, said);
@@ -147,9 +173,7 @@ impl Service<Request> for Front {
             place = self.place(under_way, method);
             if place.is_none() {
                 let refused = self.0.refused.clone().into_http();
-                let coming = Box::pin(async move { Ok(refused) });
-                let deadline = Deadline::after(None);
-                return Answer { coming, deadline, message_bytes_max, _place: None };
+                return answer(Box::pin(async move { Ok(refused) }), None);
             }
             let call_time = self.0.limits.call_time;
             timeout = Some(said.map_or(call_time, |said| said.min(call_time)));
@@ -159,8 +183,7 @@ impl Service<Request> for Front {
         } else {
             self.0.queries.clone().call(request)
         };
-        let deadline = Deadline::after(timeout);
-        Answer { coming, deadline, message_bytes_max, _place: place }
+        Answer { _place: place, _visit: visit, ..answer(coming, timeout) }
     }
 }
 
@@ -180,6 +203,22 @@ impl Future for Answer {
     }
 }
 
+/// Hears a caller out that is not let in, as long as that takes little, and tells it so. To answer
+/// while it still speaks would make HTTP/2 reset its call, and a connection on which that happens
+/// often is closed, with all calls of others on it.
+async fn turned_away(mut body: Body, status: Status) -> Result<Response, Infallible> {
+    let hear_out = async {
+        let mut heard: usize = 0;
+        while heard < HEARD_OUT_BYTES_MAX {
+            let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+            let Some(Ok(frame)) = frame else { return };
+            heard = heard.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    let _heard_or_not = timeout(HEARD_OUT_WITHIN, hear_out).await;
+    Ok(status.into_http())
+}
+
 /// The same answer; or ours, where the transport has refused a message in its own words.
 fn explained(answer: Response, message_bytes_max: usize) -> Response {
     let is_out_of_range = answer.headers().get(Status::GRPC_STATUS).is_some_and(|it| it == "11");
@@ -194,15 +233,14 @@ fn explained(answer: Response, message_bytes_max: usize) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tonic::Code;
 
     use super::*;
 
     async fn status_of(coming: BoxFuture<Response, Infallible>, timeout: Duration) -> Status {
         let deadline = Deadline::after(Some(timeout));
-        let Ok(response) = Answer { coming, deadline, message_bytes_max: 0, _place: None }.await;
+        let answer = Answer { coming, deadline, message_bytes_max: 0, _place: None, _visit: None };
+        let Ok(response) = answer.await;
         Status::from_header_map(response.headers()).expect("a status")
     }
 

@@ -12,7 +12,7 @@ use futures_util::Stream;
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
-use super::status;
+use super::{entrance::Visit, status};
 
 /// The time until a call's deadline; never over where there is none.
 pub(super) struct Deadline(Option<Pin<Box<Sleep>>>);
@@ -41,29 +41,39 @@ const STREAM_GRACE: Duration = Duration::from_millis(100);
 /// The messages of a stream.
 pub(super) type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// A stream that ends soon after its caller's deadline, and when it panics.
+/// A stream that ends soon after its caller's deadline, when its caller is not let in any more,
+/// and when it panics. Until then it has the place of its caller.
 pub(super) fn guarded<T: 'static>(
     messages: impl Stream<Item = Result<T, Status>> + Send + 'static,
     timeout: Option<Duration>,
+    visit: Option<Visit>,
 ) -> Messages<T> {
     let deadline = Deadline::after(timeout.map(|timeout| timeout.saturating_add(STREAM_GRACE)));
-    Box::pin(Guarded { messages: Some(Box::pin(messages)), deadline })
+    let visit = visit.map(|visit| -> Ended { Box::pin(visit.ended()) });
+    Box::pin(Guarded { messages: Some(Box::pin(messages)), deadline, visit })
 }
+
+/// Waits until a caller may not go on.
+type Ended = Pin<Box<dyn Future<Output = Status> + Send>>;
 
 struct Guarded<T> {
     /// None once it has ended.
     messages: Option<Messages<T>>,
     deadline: Deadline,
+    visit: Option<Ended>,
 }
 
 impl<T> Stream for Guarded<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self { messages, deadline } = &mut *self;
+        let Self { messages, deadline, visit } = &mut *self;
         let Some(open) = messages else { return Poll::Ready(None) };
+        let ended = visit.as_mut().map(|visit| visit.as_mut().poll(context));
         let status = if deadline.is_over(context) {
             status::deadline_exceeded()
+        } else if let Some(Poll::Ready(status)) = ended {
+            status
         } else {
             match poll(|| open.as_mut().poll_next(context)) {
                 Ok(polled) => return polled,
@@ -71,6 +81,7 @@ impl<T> Stream for Guarded<T> {
             }
         };
         *messages = None;
+        *visit = None;
         Poll::Ready(Some(Err(status)))
     }
 }
@@ -98,6 +109,7 @@ mod tests {
                 Poll::Ready(Some(Ok(left)))
             }),
             None,
+            None,
         );
         assert!(matches!(next(&mut messages), Poll::Ready(Some(Ok(1)))));
         let Poll::Ready(Some(Err(status))) = next(&mut messages) else { panic!("it goes on") };
@@ -107,7 +119,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_ends_at_its_deadline() {
-        let mut messages = guarded(stream::pending::<Result<(), _>>(), Some(Duration::ZERO));
+        let mut messages = guarded(stream::pending::<Result<(), _>>(), Some(Duration::ZERO), None);
         assert!(next(&mut messages).is_pending(), "its caller is to speak first");
         tokio::time::sleep(STREAM_GRACE + Duration::from_millis(2)).await;
         let Poll::Ready(Some(Err(status))) = next(&mut messages) else { panic!("it goes on") };

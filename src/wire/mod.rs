@@ -1,19 +1,21 @@
 //! The wire: presents the ledger over gRPC.
 //!
-//! It owns how requests become commands and questions, and how outcomes
-//! and failures become messages and statuses. It must not decide anything about money, and no
-//! text, path or number of our insides may leave through it.
+//! It owns how calls are let in, how requests become commands and questions, and how outcomes and
+//! failures become messages and statuses. Who may do what it asks the room of access. It must not
+//! decide anything about money, and no text, path or number of our insides may leave through it.
 
 mod ahead;
 mod batch;
 mod command_service;
 mod deadline;
+mod entrance;
 mod front;
 mod guarded;
 mod late;
 mod page_token;
 mod parse;
 mod peer;
+mod permit;
 mod query_service;
 mod reads;
 mod render;
@@ -21,6 +23,7 @@ mod status;
 mod tail;
 
 pub use command_service::{Commands, Desk};
+pub use entrance::{Entrance, caller};
 pub use front::Front;
 pub use late::Late;
 pub use peer::Peer;

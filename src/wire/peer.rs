@@ -1,6 +1,11 @@
 //! Peers: what the transport knows of whoever called.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
+
+use crate::access::CertificateNames;
 
 /// The other end of a connection. The transport puts one into the extensions of each request.
 /// Cheap to clone.
@@ -11,13 +16,15 @@ pub struct Peer(Arc<Known>);
 struct Known {
     address: SocketAddr,
     certificate: Option<Vec<u8>>,
+    /// Read when the first call asks, for all calls of the connection.
+    names: OnceLock<CertificateNames>,
 }
 
 impl Peer {
     /// With the certificate that it has proved to own, as DER, if it was asked for one.
     #[must_use]
     pub fn new(address: SocketAddr, certificate: Option<Vec<u8>>) -> Self {
-        Self(Arc::new(Known { address, certificate }))
+        Self(Arc::new(Known { address, certificate, names: OnceLock::new() }))
     }
 
     /// Where it calls from.
@@ -31,5 +38,11 @@ impl Peer {
     #[must_use]
     pub fn certificate(&self) -> Option<&[u8]> {
         self.0.certificate.as_deref()
+    }
+
+    /// The names in its certificate, if it has one.
+    pub(super) fn certificate_names(&self) -> Option<&CertificateNames> {
+        let der = self.certificate()?;
+        Some(self.0.names.get_or_init(|| CertificateNames::of(der)))
     }
 }

@@ -8,10 +8,12 @@ use tonic::{Request, Response, Status};
 
 use super::{
     deadline,
+    entrance::visit,
     guarded::{Messages, guarded},
     late::Late,
     page_token::List,
     parse::Violations,
+    permit,
     reads::Reads,
     render::{self, number},
     status,
@@ -107,6 +109,7 @@ impl QueryService for Queries {
         &self,
         request: Request<proto::GetAccountRequest>,
     ) -> Result<Response<proto::GetAccountResponse>, Status> {
+        permit::check(&request)?;
         let reads = self.reads.get()?;
         let (metadata, _, request) = request.into_parts();
         let mut wrong = Violations::default();
@@ -132,6 +135,7 @@ impl QueryService for Queries {
         &self,
         request: Request<proto::ListAccountsRequest>,
     ) -> Result<Response<proto::ListAccountsResponse>, Status> {
+        permit::check(&request)?;
         let reads = self.reads.get()?;
         let (metadata, _, request) = request.into_parts();
         let filters: &[&[u8]] = &[request.owner.as_bytes(), &request.state.to_le_bytes()];
@@ -168,6 +172,7 @@ impl QueryService for Queries {
         &self,
         request: Request<proto::ListAccountEventsRequest>,
     ) -> Result<Response<proto::ListAccountEventsResponse>, Status> {
+        permit::check(&request)?;
         let reads = self.reads.get()?;
         let (metadata, _, request) = request.into_parts();
         let mut wrong = Violations::default();
@@ -212,6 +217,7 @@ impl QueryService for Queries {
         &self,
         request: Request<proto::ListTransactionsRequest>,
     ) -> Result<Response<proto::ListTransactionsResponse>, Status> {
+        permit::check(&request)?;
         let reads = self.reads.get()?;
         let (metadata, _, request) = request.into_parts();
         let mut wrong = Violations::default();
@@ -253,6 +259,8 @@ impl QueryService for Queries {
         &self,
         request: Request<proto::GetSagaRequest>,
     ) -> Result<Response<proto::GetSagaResponse>, Status> {
+        permit::check(&request)?;
+        let visit = visit(&request).cloned();
         let reads = self.reads.get()?;
         let (metadata, _, request) = request.into_parts();
         let mut wrong = Violations::default();
@@ -266,8 +274,12 @@ impl QueryService for Queries {
             let ids = reads.history.codec().ids();
             (books.locate_saga(saga_id, ids), books.position())
         };
-        let place = place.ok_or_else(|| status::saga_not_found(saga_id))?;
-        let saga = reads.read_log(move |cursor| find_saga(cursor, saga_id, place)).await?;
+        let saga = match place {
+            Some(place) => reads.read_log(move |cursor| find_saga(cursor, saga_id, place)).await?,
+            None => None,
+        };
+        let parties = saga.as_ref().map(|saga| [saga.from, saga.to]);
+        permit::may_see_one(visit.as_ref(), parties.as_ref().map_or(&[], |parties| parties))?;
         let saga = saga.ok_or_else(|| status::saga_not_found(saga_id))?;
         let saga = Some(render::saga(&saga));
         Ok(Response::new(proto::GetSagaResponse { saga, position: number(position) }))
@@ -277,6 +289,7 @@ impl QueryService for Queries {
         &self,
         request: Request<proto::ListSagasRequest>,
     ) -> Result<Response<proto::ListSagasResponse>, Status> {
+        permit::check(&request)?;
         let reads = self.reads.get()?;
         let (metadata, _, request) = request.into_parts();
         let account_key = request.account_id.to_ascii_lowercase();
@@ -322,6 +335,7 @@ impl QueryService for Queries {
         &self,
         request: Request<proto::GetStatsRequest>,
     ) -> Result<Response<proto::GetStatsResponse>, Status> {
+        permit::check(&request)?;
         let reads = self.reads.get()?;
         let (metadata, _, request) = request.into_parts();
         let mut wrong = Violations::default();
@@ -357,6 +371,7 @@ impl QueryService for Queries {
         &self,
         request: Request<proto::TailEventsRequest>,
     ) -> Result<Response<Tail>, Status> {
+        permit::check(&request)?;
         let question = Question::parse(request.get_ref())?;
         let timeout = deadline::timeout(request.metadata().as_ref());
         let place = Arc::clone(&self.tails).try_acquire_owned();
@@ -365,6 +380,6 @@ impl QueryService for Queries {
         let tail = tail.inspect(move |_| {
             let _until_it_ends = &place;
         });
-        Ok(Response::new(guarded(tail, timeout)))
+        Ok(Response::new(guarded(tail, timeout, visit(&request).cloned())))
     }
 }

@@ -12,6 +12,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use tracing::error;
 
 use crate::{
+    access::Exceeded,
     domain::{AccountId, Refusal, SagaId, TransferError},
     event_store::{Failure, HistoryError},
     log::ReadError,
@@ -28,6 +29,15 @@ const VIOLATIONS_MAX: usize = 20;
 const RETRY_OVERLOAD: Duration = Duration::from_millis(50);
 /// When to try again what waits for an operator or a restart.
 const RETRY_OUTAGE: Duration = Duration::from_secs(1);
+
+/// The reasons of calls that are not let in; the audit tells them as well.
+pub(super) const CREDENTIALS_MISSING: &str = "CREDENTIALS_MISSING";
+/// What was shown is nobody's.
+pub(super) const CREDENTIALS_INVALID: &str = "CREDENTIALS_INVALID";
+/// The role is not enough.
+pub(super) const ROLE_INSUFFICIENT: &str = "ROLE_INSUFFICIENT";
+/// An account is somebody else's.
+pub(super) const ACCOUNT_NOT_ALLOWED: &str = "ACCOUNT_NOT_ALLOWED";
 
 /// A status in the making.
 struct Report {
@@ -70,6 +80,40 @@ impl Report {
         self.details.set_error_info(self.reason, DOMAIN, self.metadata);
         Status::with_error_details(self.code, self.message, self.details)
     }
+}
+
+/// UNAUTHENTICATED: the call shows no credentials.
+pub(super) fn credentials_missing() -> Status {
+    let message = "credentials are required";
+    Report::new(Code::Unauthenticated, CREDENTIALS_MISSING, message).finish()
+}
+
+/// UNAUTHENTICATED: the credentials are nobody's. It is not said why.
+pub(super) fn credentials_invalid() -> Status {
+    let message = "the credentials are not valid";
+    Report::new(Code::Unauthenticated, CREDENTIALS_INVALID, message).finish()
+}
+
+/// PERMISSION_DENIED: the method is not for the caller's role.
+pub(super) fn role_insufficient() -> Status {
+    let message = "the caller's role may not call this method";
+    Report::new(Code::PermissionDenied, ROLE_INSUFFICIENT, message).finish()
+}
+
+/// PERMISSION_DENIED: the caller may not touch or see all the accounts that the call is about. The
+/// same whether or not they exist.
+pub(super) fn account_not_allowed() -> Status {
+    let message = "the caller is limited to other accounts";
+    Report::new(Code::PermissionDenied, ACCOUNT_NOT_ALLOWED, message).finish()
+}
+
+/// RESOURCE_EXHAUSTED: the caller's principal has taken all that it may.
+pub(super) fn quota_exceeded(exceeded: Exceeded) -> Status {
+    Report::new(Code::ResourceExhausted, "QUOTA_EXCEEDED", exceeded)
+        .with("quota", exceeded.quota)
+        .with("limit", exceeded.limit)
+        .retry(exceeded.retry)
+        .finish()
 }
 
 /// INVALID_ARGUMENT with all violations at once; of very many, the first ones.

@@ -9,6 +9,7 @@
     clippy::wildcard_enum_match_arm,
     reason = "a test that goes wrong here fails, which is its purpose"
 )]
+mod access;
 mod backups;
 mod bad_input;
 mod bench;
@@ -18,6 +19,8 @@ mod crash;
 mod edges;
 mod golden;
 mod histories;
+#[path = "../issuer/mod.rs"]
+mod issuer;
 mod limits;
 mod overload;
 mod process;

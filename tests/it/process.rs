@@ -59,10 +59,11 @@ impl Told {
     }
 
     /// The lines that no healthy server writes: errors, and what is not a line of its log at all.
-    fn alarms(&self) -> Vec<&String> {
+    fn alarms(&self, calm: &[&str]) -> Vec<&String> {
         let is_alarm = |line: &&String| {
             let fields: Value = serde_json::from_str(line).unwrap_or_default();
-            !matches!(fields["level"].as_str(), Some("INFO" | "WARN"))
+            let level = fields["level"].as_str().unwrap_or_default();
+            !["INFO", "WARN"].iter().chain(calm).any(|calm| *calm == level)
         };
         self.lines.iter().filter(is_alarm).collect()
     }
@@ -79,10 +80,16 @@ fn listen(stderr: ChildStderr, told: &watch::Sender<Told>) {
 impl Server {
     /// Starts a server over `data_dir`, on a port of its own, and waits for nothing.
     pub(crate) fn spawn(data_dir: &Path) -> Self {
+        Self::spawn_with(data_dir, &[])
+    }
+
+    /// As [`Server::spawn`], with further flags.
+    fn spawn_with(data_dir: &Path, flags: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_daybook"))
             .args(["--checkpoint-events", CHECKPOINT_EVENTS])
             .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
             .arg(data_dir)
+            .args(flags)
             // No setting may come in from the environment of whoever runs the tests.
             .env_clear()
             .stdin(Stdio::null())
@@ -98,7 +105,12 @@ impl Server {
 
     /// Starts a server over `data_dir`, and waits until it has recovered the ledger.
     pub(crate) async fn start(data_dir: &Path) -> Self {
-        let mut server = Self::spawn(data_dir);
+        Self::start_with(data_dir, &[]).await
+    }
+
+    /// As [`Server::start`], with further flags.
+    pub(crate) async fn start_with(data_dir: &Path, flags: &[&str]) -> Self {
+        let mut server = Self::spawn_with(data_dir, flags);
         let serving = server.told.wait_for(|told| told.is_serving || told.has_ended);
         let serving = timeout(START_WITHIN, serving).await.expect("a start ends in time");
         let is_serving = serving.expect("its standard error is listened to").is_serving;
@@ -106,9 +118,14 @@ impl Server {
         server
     }
 
+    /// Where it takes calls.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.told.borrow().address.expect("the server listens")
+    }
+
     /// A connection of its own.
     pub(crate) async fn connect(&self) -> Channel {
-        let address = self.told.borrow().address.expect("the server listens");
+        let address = self.address();
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         for _ in 0..CONNECT_TRIES_MAX {
             match endpoint.connect().await {
@@ -133,6 +150,18 @@ impl Server {
     /// Asks the process to stop.
     pub(crate) fn terminate(&self) {
         self.signal("-TERM");
+    }
+
+    /// Asks the process to read its files again.
+    pub(crate) fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
+    /// Waits until the process has written a line with this text.
+    pub(crate) async fn wait_for_line(&mut self, text: &str) {
+        let has_line = |told: &Told| told.lines.iter().any(|line| line.contains(text));
+        let found = timeout(START_WITHIN, self.told.wait_for(|told| has_line(told))).await;
+        found.expect("the line comes in time").expect("its standard error is listened to");
     }
 
     /// Stops the process in the middle of whatever it does, until it is resumed or killed.
@@ -165,9 +194,14 @@ impl Server {
 
     /// Finds nothing alarming in all that a process wrote before it ended.
     pub(crate) async fn assert_calm(&mut self) {
+        self.assert_calm_at(&[]).await;
+    }
+
+    /// As [`Server::assert_calm`], when it was told to write lines of further levels.
+    pub(crate) async fn assert_calm_at(&mut self, calm: &[&str]) {
         self.listen_to_the_end().await;
-        let told = self.told.borrow();
-        assert!(told.alarms().is_empty(), "the server told of: {:?}", told.alarms());
+        let alarms = self.told.borrow().alarms(calm).into_iter().cloned().collect::<Vec<_>>();
+        assert!(alarms.is_empty(), "the server told of: {alarms:?}");
     }
 
     /// The last line that a process wrote before it ended.

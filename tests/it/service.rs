@@ -90,7 +90,8 @@ impl Service {
         Self::with(Config { drain_delay, ..Config::default() }).await
     }
 
-    async fn start(config: Config, directory: Option<TempDir>) -> Self {
+    /// With this configuration, whose directory is removed with the service.
+    pub(crate) async fn start(config: Config, directory: Option<TempDir>) -> Self {
         let (running, client) = run(config.clone(), READY).await;
         Self { config, directory, running: Some(running), client }
     }

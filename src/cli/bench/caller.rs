@@ -1,16 +1,20 @@
 //! The caller: makes the calls that workloads consist of, and says what they came to.
 
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use super::{
     Workload,
     measure::{Done, Lost},
     plan::{AMOUNT_MINOR, Dice, PAGE_LINES, Plan},
 };
-use crate::proto::{
-    Event, ExecuteBatchRequest, ExecuteBatchResponse, GetAccountRequest, ListAccountEventsRequest,
-    ListTransactionsRequest, ListTransactionsResponse, TransferMoneyRequest,
-    command_service_client::CommandServiceClient, query_service_client::QueryServiceClient,
+use crate::{
+    cli::connect::Connection,
+    proto::{
+        Event, ExecuteBatchRequest, ExecuteBatchResponse, GetAccountRequest,
+        ListAccountEventsRequest, ListTransactionsRequest, ListTransactionsResponse,
+        TransferMoneyRequest, command_service_client::CommandServiceClient,
+        query_service_client::QueryServiceClient,
+    },
 };
 
 /// How many lines of its statement a wallet shows.
@@ -18,8 +22,8 @@ const WALLET_LINES: u16 = 20;
 
 /// Makes calls over one connection.
 pub(super) struct Caller {
-    commands: CommandServiceClient<Channel>,
-    queries: QueryServiceClient<Channel>,
+    commands: CommandServiceClient<Connection>,
+    queries: QueryServiceClient<Connection>,
 }
 
 /// What the commands of a batch came to, by how many of them were accepted and the position that
@@ -70,7 +74,7 @@ fn lost(status: &Status, refused: Done) -> Result<Done, Lost> {
 }
 
 impl Caller {
-    pub(super) fn new(channel: &Channel) -> Self {
+    pub(super) fn new(channel: &Connection) -> Self {
         Self {
             commands: CommandServiceClient::new(channel.clone()),
             queries: QueryServiceClient::new(channel.clone()),

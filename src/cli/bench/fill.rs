@@ -4,10 +4,9 @@ use std::iter;
 
 use futures_util::{StreamExt as _, stream};
 use indicatif::ProgressBar;
-use tonic::transport::Channel;
 
 use crate::{
-    cli::CliError,
+    cli::{CliError, connect::Connection},
     proto::{BatchCommand, ExecuteBatchRequest, command_service_client::CommandServiceClient},
 };
 
@@ -19,7 +18,7 @@ const BATCHES_IN_FLIGHT: usize = 4;
 
 /// Sends commands in batches, so many in all, of which every one must be accepted.
 pub(super) async fn fill(
-    channel: &Channel,
+    channel: &Connection,
     count: u64,
     commands: impl Iterator<Item = BatchCommand>,
 ) -> Result<(), CliError> {
@@ -41,7 +40,7 @@ pub(super) async fn fill(
 
 /// Sends a batch. Gives how many commands it had.
 async fn send(
-    mut client: CommandServiceClient<Channel>,
+    mut client: CommandServiceClient<Connection>,
     commands: Vec<BatchCommand>,
 ) -> Result<u64, CliError> {
     let count = u64::try_from(commands.len()).unwrap_or(u64::MAX);

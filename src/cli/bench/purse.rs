@@ -1,12 +1,14 @@
 //! The purse: the accounts that a benchmark opens, and the check that they show all that was
 //! acknowledged, no more and no less.
 
-use tonic::transport::Channel;
 use uuid::Uuid;
 
 use super::{BenchArgs, account_ids::AccountIds, fill::fill, measure::Measure, plan::AMOUNT_MINOR};
 use crate::{
-    cli::{CliError, connect::MESSAGE_BYTES_MAX},
+    cli::{
+        CliError,
+        connect::{Connection, MESSAGE_BYTES_MAX},
+    },
     proto::{
         BatchCommand, DepositMoneyRequest, GetStatsRequest, ListAccountsRequest,
         OpenAccountRequest, batch_command::Command, query_service_client::QueryServiceClient,
@@ -29,7 +31,7 @@ pub(super) struct Purse {
     history: u64,
     /// How many commands a call of unknown outcome may have carried out.
     batch: u64,
-    channel: Channel,
+    channel: Connection,
 }
 
 /// Where a log ends.

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Channel};
+use tonic::Streaming;
 
 use super::{
     caller::batch_done,
@@ -12,7 +12,7 @@ use super::{
     plan::{Dice, Plan},
 };
 use crate::{
-    cli::CliError,
+    cli::{CliError, connect::Connection},
     proto::{
         ExecuteStreamRequest, ExecuteStreamResponse, command_service_client::CommandServiceClient,
     },
@@ -32,7 +32,7 @@ pub(super) struct Streamer {
 impl Streamer {
     /// Opens a stream with a window of so many batches, and fills it.
     pub(super) async fn open(
-        channel: Channel,
+        channel: Connection,
         plan: Arc<Plan>,
         dice: Dice,
         window: usize,

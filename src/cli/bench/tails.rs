@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use tokio::{sync::watch, task::JoinSet, time::timeout};
-use tonic::{
-    Request, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel,
-};
+use tonic::{Request, Streaming, client::Grpc, codegen::http::uri::PathAndQuery};
 
 use super::{BenchArgs, measure::Shared};
 use crate::{
-    cli::{CliError, connect::MESSAGE_BYTES_MAX},
+    cli::{
+        CliError,
+        connect::{Connection, MESSAGE_BYTES_MAX},
+    },
     proto::{SliceCodec, TailEventsRequest},
 };
 
@@ -122,7 +123,7 @@ impl Tail {
 }
 
 /// Begins to follow the log.
-async fn follow(channel: Channel, position: i64) -> Result<Streaming<Message>, CliError> {
+async fn follow(channel: Connection, position: i64) -> Result<Streaming<Message>, CliError> {
     let mut client = Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     client.ready().await?;
     let request =

@@ -182,6 +182,60 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILTER", env = "DAYBOOK_LOG_LEVEL", hide_env_values = true)]
     #[serde(deserialize_with = "value::log_level_in_file")]
     pub log_level: Option<LogFilter>,
+
+    /// A TOML file that says who may call and what, of mode 0600; read again when it changes. With
+    /// it nobody else may call anything but health [default: everybody may call everything]
+    #[arg(long, value_name = "FILE", env = "DAYBOOK_CREDENTIALS", hide_env_values = true)]
+    #[arg(value_parser = value::parse_file)]
+    #[serde(deserialize_with = "value::file_in_file")]
+    pub credentials: Option<PathBuf>,
+
+    /// A JWK set, the keys of an issuer of JWTs that are bearer tokens; read again when it changes.
+    /// Given together with --jwt-issuer, --jwt-audience and --credentials, which says whose each
+    /// `sub` is [default: no JWTs]
+    #[arg(long, value_name = "FILE", env = "DAYBOOK_JWT_KEYS", hide_env_values = true)]
+    #[arg(value_parser = value::parse_file)]
+    #[serde(deserialize_with = "value::file_in_file")]
+    pub jwt_keys: Option<PathBuf>,
+
+    /// Who must have issued a JWT: its `iss` [default: no JWTs]
+    #[arg(long, value_name = "NAME", env = "DAYBOOK_JWT_ISSUER", hide_env_values = true)]
+    #[arg(value_parser = value::parse_jwt_name)]
+    #[serde(deserialize_with = "value::jwt_name_in_file")]
+    pub jwt_issuer: Option<String>,
+
+    /// Whom a JWT must be for: one of its `aud` [default: no JWTs]
+    #[arg(long, value_name = "NAME", env = "DAYBOOK_JWT_AUDIENCE", hide_env_values = true)]
+    #[arg(value_parser = value::parse_jwt_name)]
+    #[serde(deserialize_with = "value::jwt_name_in_file")]
+    pub jwt_audience: Option<String>,
+
+    /// Describe the server to generic clients, such as grpcurl; with --credentials, to readers
+    /// [default: true]
+    #[arg(long, value_name = "BOOL", env = "DAYBOOK_REFLECTION", hide_env_values = true)]
+    #[arg(value_parser = BoolishValueParser::new())]
+    pub reflection: Option<bool>,
+
+    /// How many calls of one principal may be under way at once: 1 to 65536. Only with
+    /// --credentials [default: 8192]
+    #[arg(long, value_name = "COUNT", env = "DAYBOOK_CALLS_PER_PRINCIPAL", hide_env_values = true)]
+    #[arg(value_parser = value::parse_number::<1, 65_536>)]
+    #[serde(deserialize_with = "value::number_in_file::<_, 1, 65_536>")]
+    pub calls_per_principal: Option<u64>,
+
+    /// How many calls a principal may begin in a second, and at once after a quiet one: 0 to
+    /// 1000000, 0 for any number. A batch is one call. Only with --credentials [default: 0]
+    #[arg(long, value_name = "COUNT", env = "DAYBOOK_RATE_PER_PRINCIPAL", hide_env_values = true)]
+    #[arg(value_parser = value::parse_number::<0, 1_000_000>)]
+    #[serde(deserialize_with = "value::number_in_file::<_, 0, 1_000_000>")]
+    pub rate_per_principal: Option<u64>,
+
+    /// How many tails of one principal may be open at once: 1 to 65536. Only with --credentials
+    /// [default: 32]
+    #[arg(long, value_name = "COUNT", env = "DAYBOOK_TAILS_PER_PRINCIPAL", hide_env_values = true)]
+    #[arg(value_parser = value::parse_number::<1, 65_536>)]
+    #[serde(deserialize_with = "value::number_in_file::<_, 1, 65_536>")]
+    pub tails_per_principal: Option<u64>,
 }
 
 impl ServeArgs {
@@ -216,6 +270,14 @@ impl ServeArgs {
             max_batch_commands,
             log_format,
             log_level,
+            credentials,
+            jwt_keys,
+            jwt_issuer,
+            jwt_audience,
+            reflection,
+            calls_per_principal,
+            rate_per_principal,
+            tails_per_principal,
         )
     }
 }

@@ -83,7 +83,7 @@ impl Limits {
 }
 
 /// A number that is within its range, and so within its type.
-fn fitted<T: TryFrom<u64>>(given: Option<u64>, default: T) -> T {
+pub(super) fn fitted<T: TryFrom<u64>>(given: Option<u64>, default: T) -> T {
     given.and_then(|given| T::try_from(given).ok()).unwrap_or(default)
 }
 

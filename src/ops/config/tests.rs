@@ -15,7 +15,7 @@ struct Parsed {
 }
 
 /// Every setting but the file: its key, its value in a file, and a flag with another value.
-const SETTINGS: [(&str, &str, &str); 23] = [
+const SETTINGS: [(&str, &str, &str); 31] = [
     ("listen", "\"127.0.0.1:1\"", "--listen=[::1]:2"),
     ("insecure", "true", "--insecure=false"),
     ("tls_certificate", "\"of-file.pem\"", "--tls-certificate=of-flag.pem"),
@@ -39,12 +39,23 @@ const SETTINGS: [(&str, &str, &str); 23] = [
     ("max_batch_commands", "1", "--max-batch-commands=8189"),
     ("log_format", "\"text\"", "--log-format=json"),
     ("log_level", "\"warn\"", "--log-level=daybook=debug"),
+    ("credentials", "\"of-file\"", "--credentials=of-flag"),
+    ("jwt_keys", "\"keys-of-file\"", "--jwt-keys=keys-of-flag"),
+    ("jwt_issuer", "\"https://of-file\"", "--jwt-issuer=https://of-flag"),
+    ("jwt_audience", "\"of-file\"", "--jwt-audience=of-flag"),
+    ("reflection", "false", "--reflection=true"),
+    ("calls_per_principal", "1", "--calls-per-principal=65536"),
+    ("rate_per_principal", "7", "--rate-per-principal=1000000"),
+    ("tails_per_principal", "1", "--tails-per-principal=65536"),
 ];
 
 const ADDRESS: &str = "expected an IP address with a port, such as 127.0.0.1:50051 or [::1]:50051";
 const WINDOW: &str = "expected a whole number from 1024 to 16777216";
 const CHECKPOINT: &str = "expected a whole number from 1024 to 1099511627776";
 const DURATION: &str = "expected a whole number with a unit (ms, s, m or h), such as 500ms or 10s";
+const JWT_NAME: &str = "expected 1 to 512 characters, none of them a control character";
+const PLACES: &str = "expected a whole number from 1 to 65536";
+const RATE: &str = "expected a whole number from 0 to 1000000";
 const LEVEL: &str = "'inof' is neither a level (error, warn, info, debug, trace, off) nor a \
                      directive such as daybook::log=debug";
 
@@ -109,6 +120,16 @@ fn of_file() -> Config {
         },
         log_format: LogFormat::Text,
         log_level: "warn".parse().unwrap(),
+        credentials: Some("of-file".into()),
+        jwt: Some(JwtConfig {
+            keys: "keys-of-file".into(),
+            issuer: "https://of-file".into(),
+            audience: "of-file".into(),
+        }),
+        reflection: false,
+        calls_per_principal: 1,
+        rate_per_principal: 7,
+        tails_per_principal: 1,
     }
 }
 
@@ -141,6 +162,16 @@ fn of_flags() -> Config {
         },
         log_format: LogFormat::Json,
         log_level: "daybook=debug".parse().unwrap(),
+        credentials: Some("of-flag".into()),
+        jwt: Some(JwtConfig {
+            keys: "keys-of-flag".into(),
+            issuer: "https://of-flag".into(),
+            audience: "of-flag".into(),
+        }),
+        reflection: true,
+        calls_per_principal: 65_536,
+        rate_per_principal: 1_000_000,
+        tails_per_principal: 65_536,
     }
 }
 
@@ -161,6 +192,22 @@ fn flags_come_before_the_file_and_the_file_before_the_defaults() {
 #[test]
 fn settings_are_told_as_a_file_that_gives_them() {
     for config in [Config::default(), of_file(), of_flags()] {
+        assert_eq!(resolve_with_file(&config.to_string(), &[]).unwrap(), config);
+    }
+}
+
+#[test]
+fn texts_of_any_kind_are_told_as_a_file_that_gives_them() {
+    for text in ["it's", "a \"b\"", "a\\b", "{}", "\u{200b}é\u{301}\u{10348}", "\u{7f}\t\n\u{1}"] {
+        let mut config = of_file();
+        config.data_dir = text.into();
+        config.credentials = Some(text.into());
+        let jwt = config.jwt.as_mut().unwrap();
+        jwt.keys = text.into();
+        if !text.chars().any(char::is_control) {
+            jwt.issuer = text.into();
+        }
+        config.log_level = "daybook[a{b=\"c\"}]=info".parse().unwrap();
         assert_eq!(resolve_with_file(&config.to_string(), &[]).unwrap(), config);
     }
 }
@@ -226,6 +273,14 @@ fn the_help_tells_each_default_and_variable() {
         ("MAX_BATCH_COMMANDS", "8190"),
         ("LOG_FORMAT", "auto"),
         ("LOG_LEVEL", "info"),
+        ("CREDENTIALS", "everybody may call everything"),
+        ("JWT_KEYS", "no JWTs"),
+        ("JWT_ISSUER", "no JWTs"),
+        ("JWT_AUDIENCE", "no JWTs"),
+        ("REFLECTION", "true"),
+        ("CALLS_PER_PRINCIPAL", "8192"),
+        ("RATE_PER_PRINCIPAL", "0"),
+        ("TAILS_PER_PRINCIPAL", "32"),
     ];
     for variable in ["TLS_CERTIFICATE", "TLS_KEY", "TLS_CLIENT_CA"] {
         assert!(help.contains(&format!("[env: DAYBOOK_{variable}]")), "{variable}\n{help}");
@@ -234,9 +289,9 @@ fn the_help_tells_each_default_and_variable() {
         assert!(help.contains(&format!("[env: DAYBOOK_{variable}]")), "{variable}\n{help}");
         assert!(help.contains(&format!("[default: {default}]")), "{default}\n{help}");
     }
-    let told = defaults[1..].iter().map(|(variable, default)| {
-        format!("--{}={default}", variable.to_lowercase().replace('_', "-"))
-    });
+    let told = defaults[1..].iter().filter(|(_, default)| !default.contains(' ')).map(
+        |(variable, default)| format!("--{}={default}", variable.to_lowercase().replace('_', "-")),
+    );
     let told: Vec<_> = told.collect();
     let told = resolve(parse(&told.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
     assert_eq!(told, Config::default());
@@ -273,6 +328,16 @@ fn a_bad_flag_is_told_with_its_value_and_what_is_right() {
         ("--drain-grace <DURATION>", "10", DURATION),
         ("--drain-grace <DURATION>", "61m", "expected at most 1h"),
         ("--log-level <FILTER>", "inof", LEVEL),
+        ("--credentials <FILE>", "", "expected the name of a file"),
+        ("--jwt-keys <FILE>", "", "expected the name of a file"),
+        ("--jwt-issuer <NAME>", "", JWT_NAME),
+        ("--jwt-audience <NAME>", "", JWT_NAME),
+        ("--reflection <BOOL>", "perhaps", "value was not a boolean"),
+        ("--calls-per-principal <COUNT>", "0", PLACES),
+        ("--calls-per-principal <COUNT>", "65537", PLACES),
+        ("--rate-per-principal <COUNT>", "1000001", RATE),
+        ("--rate-per-principal <COUNT>", "-1", RATE),
+        ("--tails-per-principal <COUNT>", "0", PLACES),
     ] {
         let told = format!("error: invalid value '{value}' for '{flag}': {right}");
         assert_eq!(refusal(flag, value), told);
@@ -301,6 +366,12 @@ fn a_bad_value_in_the_file_is_told_with_what_is_right() {
         ("drain_grace = '2h'", "expected at most 1h"),
         ("log_format = 'xml'", "unknown variant `xml`, expected one of `auto`, `text`, `json`"),
         ("log_level = 'inof'", LEVEL),
+        ("credentials = ''", "expected the name of a file"),
+        ("credentials = 1", "invalid type: integer `1`, expected a string"),
+        ("jwt_issuer = ''", JWT_NAME),
+        ("calls_per_principal = 0", PLACES),
+        ("rate_per_principal = 1.5", RATE),
+        ("tails_per_principal = '3'", PLACES),
         ("listen = '[::1]:1'\nlisten = '[::1]:2'", "duplicate key"),
         ("listen", "key with no value, expected `=`"),
     ] {
@@ -332,10 +403,11 @@ fn others_are_let_in_only_by_tls_with_certificates_or_on_purpose() {
     let [certificate, key] = tls;
     let refused = |flags: &[&str]| resolve(parse(flags)).unwrap_err().to_string();
     assert_eq!(refused(&[public]), told("tls_certificate"));
-    assert_eq!(refused(&[public, certificate, key]), told("tls_client_ca"));
+    assert_eq!(refused(&[public, certificate, key]), told("credentials or tls_client_ca"));
     for flags in [
         &[public, "--insecure"][..],
         &[public, certificate, key, "--tls-client-ca=c"],
+        &[public, certificate, key, "--credentials=d"],
         &["--listen=[::1]:1", certificate, key],
         &["--listen=127.0.0.9:1"],
     ] {
@@ -388,6 +460,27 @@ fn a_file_that_cannot_be_read_is_an_error() {
     fs::write(&binary, [0xff, 0xfe]).unwrap();
     let error = resolve_path(binary.path());
     assert!(matches!(error, ConfigError::Unreadable { .. }), "{error}");
+}
+
+#[test]
+fn jwts_need_all_of_their_settings() {
+    let all = ["--jwt-keys=k", "--jwt-issuer=i", "--jwt-audience=a", "--credentials=c"];
+    assert!(resolve(parse(&all)).unwrap().jwt.is_some());
+    for (left_out, set, missing) in [
+        (0, "jwt_issuer", "jwt_keys"),
+        (1, "jwt_keys", "jwt_issuer"),
+        (2, "jwt_keys", "jwt_audience"),
+        (3, "jwt_keys", "credentials"),
+    ] {
+        let mut flags = all.to_vec();
+        flags.remove(left_out);
+        let error = resolve(parse(&flags)).unwrap_err().to_string();
+        assert_eq!(error, format!("{set} needs {missing}"));
+    }
+    assert!(resolve(parse(&all[3..])).unwrap().jwt.is_none());
+    // The file may give what the flags do not.
+    let file = "jwt_keys = 'k'\njwt_issuer = 'i'\ncredentials = 'c'";
+    assert!(resolve_with_file(file, &["--jwt-audience=a"]).unwrap().jwt.is_some());
 }
 
 #[test]

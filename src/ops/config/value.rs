@@ -21,6 +21,9 @@ const CALL_TIME_MIN: Duration = Duration::from_millis(100);
 /// How long a call may be let wait: longer, and its client would be gone.
 const CALL_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 
+/// How many characters the issuer and the audience of a JWT may have.
+const JWT_NAME_CHARS_MAX: usize = 512;
+
 /// The units of a duration in configuration, and how many milliseconds each has.
 const DURATION_UNITS: [(&str, u64); 4] =
     [("ms", 1), ("s", 1_000), ("m", 60 * 1_000), ("h", 60 * 60 * 1_000)];
@@ -44,6 +47,8 @@ pub(super) enum ValueError {
     ConnectionAge,
     #[error("expected {}ms to {}h", CALL_TIME_MIN.as_millis(), CALL_TIME_MAX.as_secs() / 3_600)]
     CallTime,
+    #[error("expected 1 to {JWT_NAME_CHARS_MAX} characters, none of them a control character")]
+    JwtName,
     #[error("{0}")]
     LogFilter(#[from] LogFilterError),
 }
@@ -75,6 +80,12 @@ pub(super) fn parse_call_time(text: &str) -> Result<Duration, ValueError> {
     let time = parse_duration(text).ok_or(ValueError::Duration)?;
     let fits = (CALL_TIME_MIN..=CALL_TIME_MAX).contains(&time);
     if fits { Ok(time) } else { Err(ValueError::CallTime) }
+}
+
+pub(super) fn parse_jwt_name(text: &str) -> Result<String, ValueError> {
+    let fits = (1..=JWT_NAME_CHARS_MAX).contains(&text.chars().count());
+    let is_name = fits && !text.chars().any(char::is_control);
+    if is_name { Ok(text.to_owned()) } else { Err(ValueError::JwtName) }
 }
 
 pub(super) fn parse_drain_time(text: &str) -> Result<Duration, ValueError> {
@@ -129,6 +140,12 @@ pub(super) fn call_time_in_file<'de, D: Deserializer<'de>>(
     value: D,
 ) -> Result<Option<Duration>, D::Error> {
     text_in_file(value, parse_call_time)
+}
+
+pub(super) fn jwt_name_in_file<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<String>, D::Error> {
+    text_in_file(value, parse_jwt_name)
 }
 
 /// A number of the file; its digits pass the same check as a flag's.

@@ -1,0 +1,98 @@
+//! The audit: one line of the log for each call that was denied, and no more than a disk can bear.
+
+use std::{
+    net::SocketAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::time::Instant;
+use tracing::info;
+
+use super::bucket::Bucket;
+use crate::domain::Principal;
+
+/// How many lines are written in a second: a flood of denied calls is then a few kilobytes a
+/// second, and its beginning is told in full.
+const LINES_PER_SECOND: u32 = 20;
+
+/// Tells of denied calls, under the target `daybook::audit`.
+#[derive(Debug)]
+pub struct Audit(Mutex<Lines>);
+
+#[derive(Debug)]
+struct Lines {
+    bucket: Bucket,
+    /// How many were left out since the last one.
+    left_out: u64,
+}
+
+impl Audit {
+    pub(super) fn new() -> Self {
+        let bucket = Bucket::new(LINES_PER_SECOND, Instant::now());
+        Self(Mutex::new(Lines { bucket, left_out: 0 }))
+    }
+
+    /// Tells that a call was denied, for the reason that its caller was given. `method` is one that
+    /// the server knows, or `-`: nothing that a stranger has chosen gets into the log.
+    pub fn denied(
+        &self,
+        principal: Option<&Principal>,
+        method: &'static str,
+        peer: Option<SocketAddr>,
+        reason: &'static str,
+    ) {
+        let Some(left_out) = self.lines().add(Instant::now()) else { return };
+        let principal = principal.map_or("-", Principal::as_str);
+        let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+        info!(target: "daybook::audit", principal, method, peer, reason, left_out, "denied");
+    }
+
+    /// Tells how many lines were left out, if some were and there is room for one again.
+    pub(super) fn settle(&self) {
+        let room = self.lines().room(Instant::now());
+        if let Some(left_out) = room.filter(|left_out| *left_out > 0) {
+            info!(target: "daybook::audit", left_out, "denied calls that were not told");
+        }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lines {
+    /// As [`Lines::room`], for a call that is left out if there is none.
+    fn add(&mut self, now: Instant) -> Option<u64> {
+        let room = self.room(now);
+        if room.is_none() {
+            self.left_out = self.left_out.saturating_add(1);
+        }
+        room
+    }
+
+    /// How many were left out before a line for which there is room, if there is.
+    fn room(&mut self, now: Instant) -> Option<u64> {
+        self.bucket.take(now).ok()?;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_flood_is_told_by_its_number() {
+        let audit = Audit::new();
+        let now = Instant::now() + Duration::from_secs(1);
+        let mut lines = audit.lines();
+        let told = (0..1_000).filter(|_| lines.add(now) == Some(0)).count();
+        assert_eq!(told, 20);
+        assert_eq!(lines.room(now), None, "to ask is not to leave one out");
+        let later = now + Duration::from_millis(50);
+        assert_eq!(lines.add(later), Some(980), "none is forgotten");
+        assert_eq!((lines.add(later), lines.left_out), (None, 1));
+    }
+}

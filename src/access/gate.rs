@@ -1,0 +1,173 @@
+//! The gate: finds out who calls, by what the files say now.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tracing::info;
+
+use super::{
+    Audit, Caller, CertificateNames, Limits, LoadError,
+    credentials::Credentials,
+    file::{Look, Named},
+    jwt::JwtKeys,
+    token,
+};
+use crate::ops::{
+    Clock,
+    config::{Config, JwtConfig},
+};
+
+/// The scheme of bearer tokens, in small letters.
+const BEARER: &str = "bearer";
+
+/// Knows who may come in. Cheap to clone.
+#[derive(Clone)]
+pub struct Gate(Arc<Watched>);
+
+struct Watched {
+    credentials: Named,
+    jwt: Option<(Named, JwtConfig)>,
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+    audit: Audit,
+    known: RwLock<Arc<Known>>,
+    /// How the files looked before they were read for the first time.
+    first: [Look; 2],
+}
+
+/// What the files say.
+#[derive(Debug)]
+struct Known {
+    credentials: Credentials,
+    jwt: Option<JwtKeys>,
+}
+
+/// Who a call is from.
+#[derive(Debug)]
+pub struct Identity {
+    /// Who may call, and what.
+    pub caller: Caller,
+    /// After how long what it showed is not good any more, if it ends by itself.
+    pub expires_in: Option<Duration>,
+}
+
+/// Why nobody is known by what a call has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// It has shown nothing.
+    Missing,
+    /// It has shown something that is nobody's, or not any more.
+    Invalid,
+}
+
+impl Gate {
+    /// Reads the files that the configuration names; none if it names none, and everybody may come
+    /// in. JWTs expire by `clock`.
+    ///
+    /// # Errors
+    /// [`LoadError`] when a file cannot be read or is not right.
+    pub fn load(config: &Config, clock: Arc<dyn Clock>) -> Result<Option<Self>, LoadError> {
+        let Some(path) = &config.credentials else { return Ok(None) };
+        let credentials = Named { setting: "credentials", path: path.clone(), is_secret: true };
+        let jwt = config.jwt.clone().map(|jwt| {
+            (Named { setting: "jwt_keys", path: jwt.keys.clone(), is_secret: false }, jwt)
+        });
+        let limits = Limits {
+            calls: config.calls_per_principal,
+            rate: config.rate_per_principal,
+            tails: config.tails_per_principal,
+        };
+        let nobody = Known { credentials: Credentials::default(), jwt: None };
+        let known = RwLock::new(Arc::new(nobody));
+        let audit = Audit::new();
+        let first = [credentials.look(), jwt.as_ref().and_then(|(file, _)| file.look())];
+        let gate = Self(Arc::new(Watched { credentials, jwt, limits, clock, audit, known, first }));
+        let (principals, keys) = gate.reload()?;
+        info!(target: "daybook::audit", principals, keys, "credentials were read");
+        Ok(Some(gate))
+    }
+
+    /// Who a call is from, by its `authorization`, or else by the names of the certificate that it
+    /// came with. What it says itself counts more: one who shows a wrong token is not let in by a
+    /// good certificate.
+    ///
+    /// # Errors
+    /// [`Denied`] when that is nobody.
+    pub fn identify(
+        &self,
+        authorization: Option<&[u8]>,
+        names: Option<&CertificateNames>,
+    ) -> Result<Identity, Denied> {
+        let known = self.known();
+        if let Some(value) = authorization {
+            let token = bearer(value).ok_or(Denied::Invalid)?;
+            return self.by_token(&known, token).ok_or(Denied::Invalid);
+        }
+        let names = names.ok_or(Denied::Missing)?;
+        let caller = known.credentials.by_certificate(names).cloned().ok_or(Denied::Invalid)?;
+        Ok(Identity { caller, expires_in: None })
+    }
+
+    fn by_token(&self, known: &Known, token: &str) -> Option<Identity> {
+        if let Some(caller) = known.credentials.by_token(token) {
+            return Some(Identity { caller: caller.clone(), expires_in: None });
+        }
+        let (keys, (_, config)) = known.jwt.as_ref().zip(self.0.jwt.as_ref())?;
+        let now = self.0.clock.now_micros();
+        let claimed = keys.verify(token, &config.issuer, &config.audience, now)?;
+        let caller = known.credentials.by_subject(&claimed.subject)?.clone();
+        Some(Identity { caller, expires_in: Some(claimed.expires_in) })
+    }
+
+    /// Where denied calls are told.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        &self.0.audit
+    }
+
+    /// Reads the files again and, if both are right, goes by them from now on. Gives how many
+    /// principals and keys there are.
+    pub(super) fn reload(&self) -> Result<(usize, usize), LoadError> {
+        let Watched { credentials: file, jwt, limits, .. } = &*self.0;
+        let before = self.known();
+        let text = file.read()?;
+        let credentials = Credentials::parse(&text, &before.credentials, *limits);
+        let credentials = credentials.map_err(|wrong| file.wrong(wrong))?;
+        let keys = |(file, _): &(Named, JwtConfig)| {
+            JwtKeys::parse(&file.read()?).map_err(|wrong| file.wrong(wrong))
+        };
+        let jwt = jwt.as_ref().map(keys).transpose()?;
+        let counts = (credentials.len(), jwt.as_ref().map_or(0, JwtKeys::len));
+        let after = Arc::new(Known { credentials, jwt });
+        *self.0.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&after);
+        before.credentials.revoke_all_but(&after.credentials);
+        Ok(counts)
+    }
+
+    /// How the files looked at first.
+    pub(super) fn first_look(&self) -> [Look; 2] {
+        self.0.first
+    }
+
+    /// How the files look now.
+    pub(super) fn look(&self) -> [Look; 2] {
+        [self.0.credentials.look(), self.0.jwt.as_ref().and_then(|(file, _)| file.look())]
+    }
+
+    fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.0.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The token of an `authorization`, if it is one of ours.
+fn bearer(value: &[u8]) -> Option<&str> {
+    let (scheme, token) = std::str::from_utf8(value).ok()?.split_once(' ')?;
+    let token = token.trim_start_matches(' ');
+    let is_bearer = scheme.eq_ignore_ascii_case(BEARER) && token::check(token).is_ok();
+    is_bearer.then_some(token)
+}
+
+#[cfg(test)]
+mod tests;

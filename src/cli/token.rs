@@ -1,0 +1,55 @@
+//! `daybook token`: makes a bearer token, or tells the hash of one.
+
+use std::io::{self, Read as _, Write as _};
+
+use super::CliError;
+use crate::access::{TOKEN_BYTES_MAX, hash_of, new_token};
+
+/// Makes a random bearer token of 256 bits. Prints it, and the lines of the credentials file that
+/// know it by its hash: the token itself is kept nowhere.
+#[derive(Debug, clap::Args)]
+pub struct TokenArgs {
+    /// The name of the principal in those lines
+    #[arg(long, value_name = "NAME", default_value = "somebody")]
+    name: String,
+
+    /// What it may do: reader, writer or admin
+    #[arg(long, value_name = "ROLE", default_value = "reader")]
+    #[arg(value_parser = ["reader", "writer", "admin"])]
+    role: String,
+
+    /// Read a token from standard input instead, and print only its hash
+    #[arg(long, conflicts_with_all = ["name", "role"])]
+    hash: bool,
+}
+
+/// Runs `daybook token`.
+///
+/// # Errors
+/// [`CliError`] when standard input has no token, or there are no random numbers.
+pub fn token(args: &TokenArgs) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    if args.hash {
+        writeln!(out, "{}", hash_of(&read_token(io::stdin().lock())?)?)?;
+        return Ok(());
+    }
+    let token = new_token()?;
+    let hash = hash_of(&token)?;
+    let TokenArgs { name, role, hash: _ } = args;
+    if name.chars().any(char::is_control) {
+        return Err(CliError::Usage("a name has no control characters"));
+    }
+    // TOML quotes a text as JSON does.
+    let name = serde_json::Value::from(name.as_str());
+    writeln!(out, "{token}\n\n[[principal]]\nname = {name}\nrole = \"{role}\"")?;
+    writeln!(out, "token_sha256 = [\"{hash}\"]")?;
+    Ok(())
+}
+
+/// The token that a stream consists of, with or without blanks and an end of line around it.
+pub(super) fn read_token(from: impl io::Read) -> Result<String, CliError> {
+    let limit = u64::try_from(TOKEN_BYTES_MAX).unwrap_or(u64::MAX).saturating_mul(2);
+    let mut text = String::new();
+    from.take(limit).read_to_string(&mut text)?;
+    Ok(text.trim().to_owned())
+}

@@ -1,0 +1,218 @@
+//! The entrance: lets calls in, or not, before anything else of them is looked at.
+//!
+//! It asks the room of access who a call is from, and whether that one may call the method. What it
+//! has found out goes with the request: the services ask [`caller`] who it is, and
+//! [`permit`](super::permit) which accounts it may touch.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+use tonic::{
+    Status,
+    body::Body,
+    codegen::http::{self, HeaderMap, HeaderValue, header::AUTHORIZATION},
+};
+
+use super::{Peer, status};
+use crate::access::{Caller, Denied, Gate, Identity, Place, policy};
+
+/// What a method is called in the audit that the server does not have.
+const OTHER: &str = "-";
+
+/// Lets calls in. Cheap to clone.
+#[derive(Clone)]
+pub struct Entrance(Option<Gate>);
+
+/// A call that was let in, as long as it takes. In the extensions of its request; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Visit(Arc<Visitor>);
+
+struct Visitor {
+    caller: Caller,
+    gate: Gate,
+    method: &'static str,
+    peer: Option<SocketAddr>,
+    /// When what it showed at the entrance is not good any more.
+    expires: Option<Instant>,
+    /// Its place among those of its principal, given back when the call has ended.
+    _place: Option<Place>,
+}
+
+/// Who a call is from: none where everybody may call everything.
+#[must_use]
+pub fn caller<T>(request: &tonic::Request<T>) -> Option<&Caller> {
+    visit(request).map(Visit::caller)
+}
+
+pub(super) fn visit<T>(request: &tonic::Request<T>) -> Option<&Visit> {
+    request.extensions().get()
+}
+
+impl Entrance {
+    /// Lets in whom `gate` knows; everybody where there is none.
+    #[must_use]
+    pub fn new(gate: Option<Gate>) -> Self {
+        Self(gate)
+    }
+
+    /// Lets a call in, and notes in its extensions who it is from. None for a call that is
+    /// anybody's.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED when that is nobody, PERMISSION_DENIED when it may not call the method,
+    /// RESOURCE_EXHAUSTED when it has taken all that it may.
+    pub(super) fn admit(&self, request: &mut http::Request<Body>) -> Result<Option<Visit>, Status> {
+        let Some(gate) = &self.0 else { return Ok(None) };
+        let method = policy::find(request.uri().path());
+        if method.is_some_and(|method| method.role.is_none()) {
+            return Ok(None);
+        }
+        let peer = request.extensions().get::<Peer>();
+        let address = peer.map(Peer::address);
+        let name = method.map_or(OTHER, |method| method.path);
+        let identified = single(request.headers()).and_then(|authorization| {
+            gate.identify(authorization, peer.and_then(Peer::certificate_names))
+        });
+        let Identity { caller, expires_in } = identified.map_err(|denied| {
+            let (reason, status) = match denied {
+                Denied::Missing => (status::CREDENTIALS_MISSING, status::credentials_missing()),
+                Denied::Invalid => (status::CREDENTIALS_INVALID, status::credentials_invalid()),
+            };
+            gate.audit().denied(None, name, address, reason);
+            status
+        })?;
+        let mut place = None;
+        if let Some(method) = method {
+            if !method.is_for(caller.role()) {
+                let principal = Some(caller.principal());
+                gate.audit().denied(principal, name, address, status::ROLE_INSUFFICIENT);
+                return Err(status::role_insufficient());
+            }
+            place = caller.begin(method.kind).map_err(status::quota_exceeded)?;
+        }
+        let visitor = Visitor {
+            caller,
+            gate: gate.clone(),
+            method: name,
+            peer: address,
+            expires: expires_in.and_then(at),
+            _place: place,
+        };
+        let visit = Visit(Arc::new(visitor));
+        request.extensions_mut().insert(visit.clone());
+        Ok(Some(visit))
+    }
+}
+
+/// The one `authorization` of a request, if there is one. Of several nobody knows which one counts.
+fn single(headers: &HeaderMap) -> Result<Option<&[u8]>, Denied> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next();
+    if values.next().is_some() {
+        Err(Denied::Invalid)
+    } else {
+        Ok(value.map(HeaderValue::as_bytes))
+    }
+}
+
+fn at(expires_in: Duration) -> Option<Instant> {
+    Instant::now().checked_add(expires_in)
+}
+
+impl Visit {
+    pub(super) fn caller(&self) -> &Caller {
+        &self.0.caller
+    }
+
+    /// PERMISSION_DENIED for a call that would touch an account that is not its caller's.
+    pub(super) fn account_not_allowed(&self) -> Status {
+        let Visitor { caller, gate, method, peer, .. } = &*self.0;
+        let principal = Some(caller.principal());
+        gate.audit().denied(principal, method, *peer, status::ACCOUNT_NOT_ALLOWED);
+        status::account_not_allowed()
+    }
+
+    /// Waits until its caller may not go on, and says why.
+    pub(super) async fn ended(self) -> Status {
+        match self.0.expires {
+            Some(expires) => tokio::select! {
+                () = self.0.caller.revoked() => {}
+                () = sleep_until(expires) => {}
+            },
+            None => self.0.caller.revoked().await,
+        }
+        status::credentials_invalid()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use tonic::Code;
+
+    use super::*;
+    use crate::{
+        access::certificate_for_tests,
+        ops::{ManualClock, config::Config},
+    };
+
+    const READ: &str = "/daybook.v1.QueryService/GetAccount";
+    const WRITE: &str = "/daybook.v1.CommandService/DepositMoney";
+
+    /// Knows the owner of one certificate, as a reader.
+    fn entrance() -> Entrance {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let table = "[[principal]]\nname = \"till\"\nrole = \"reader\"\n";
+        fs::write(file.path(), format!("{table}certificate = [\"till.example\"]")).unwrap();
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o600)).unwrap();
+        let credentials = Some(file.path().to_owned());
+        let config = Config { credentials, ..Config::default() };
+        Entrance::new(Gate::load(&config, Arc::new(ManualClock::new(0))).unwrap())
+    }
+
+    fn request(path: &str, certificate: Option<&str>) -> http::Request<Body> {
+        let der = certificate.map(certificate_for_tests);
+        let peer = Peer::new(([127, 0, 0, 1], 1).into(), der);
+        http::Request::builder().uri(path).extension(peer).body(Body::empty()).unwrap()
+    }
+
+    fn code(path: &str, certificate: Option<&str>) -> Code {
+        let admitted = entrance().admit(&mut request(path, certificate));
+        admitted.err().map_or(Code::Ok, |status| status.code())
+    }
+
+    #[test]
+    fn a_certificate_is_enough_where_its_name_is_known() {
+        let mut request = request(READ, Some("san"));
+        let visit = entrance().admit(&mut request).unwrap().unwrap();
+        assert_eq!(visit.caller().principal().as_str(), "till");
+        let request = tonic::Request::from_http(request);
+        assert_eq!(caller(&request).unwrap().principal().as_str(), "till");
+        assert_eq!(code(WRITE, Some("san")), Code::PermissionDenied);
+        for other in ["cn", "email", "tricky", "uricn"] {
+            assert_eq!(code(READ, Some(other)), Code::Unauthenticated, "{other}");
+        }
+        assert_eq!(code(READ, None), Code::Unauthenticated);
+    }
+
+    #[test]
+    fn what_a_call_says_counts_more_than_its_certificate() {
+        for value in ["Bearer x", "Basic x", ""] {
+            let mut request = request(READ, Some("san"));
+            request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static(value));
+            let refused = entrance().admit(&mut request).err().unwrap();
+            assert_eq!(refused.code(), Code::Unauthenticated, "{value}");
+        }
+    }
+
+    #[test]
+    fn without_a_gate_nobody_is_known_and_everybody_comes_in() {
+        let entrance = Entrance::new(None);
+        for path in [READ, WRITE, "/"] {
+            let mut request = request(path, Some("san"));
+            assert!(entrance.admit(&mut request).unwrap().is_none());
+            assert!(caller(&tonic::Request::from_http(request)).is_none());
+        }
+    }
+}
