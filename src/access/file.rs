@@ -11,8 +11,14 @@ use std::{
 pub(super) const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// The bits of a mode that say who may do what.
 const MODE_BITS: u32 = 0o7777;
-/// What a file that only its owner may read has at most.
-const MODE_OWNER: u32 = 0o600;
+/// What a secret file has at most that is the server's own user's.
+const MODE_OWN: u32 = 0o600;
+/// What one has at most that is root's: a service manager or a cluster shows it to the server by its
+/// group, and root may read everything anyway. PostgreSQL has the same rule.
+const MODE_OF_ROOT: u32 = 0o640;
+
+/// The user who may do everything.
+const ROOT: u32 = 0;
 
 /// Why a file cannot be used. It never tells what the file says.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +35,8 @@ pub enum LoadError {
     },
     /// Others than its owner may read or change it.
     #[error(
-        "{setting}: the file {} has the mode {mode:04o}: at most 0600 is right, so that only its \
-         owner can read it",
+        "{setting}: the file {} has the mode {mode:04o}: at most 0600 is right, or 0640 for a file \
+         of root, so that nobody else can read it",
         path.display()
     )]
     Mode {
@@ -99,7 +105,7 @@ impl Named {
         let file = File::open(&self.path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
         let mode = metadata.mode() & MODE_BITS;
-        if self.is_secret && mode & !MODE_OWNER != 0 {
+        if self.is_secret && mode & !mode_max(metadata.uid(), own_user()) != 0 {
             return Err(LoadError::Mode { setting, path: path(), mode });
         }
         let mut file = file.take(FILE_BYTES_MAX.saturating_add(1));
@@ -120,6 +126,16 @@ impl Named {
     pub(super) fn look(&self) -> Look {
         look(&self.path).ok()
     }
+}
+
+/// What mode a secret file has at most that is of user `owner`, where the server runs as `own`.
+fn mode_max(owner: u32, own: u32) -> u32 {
+    if owner == ROOT && own != ROOT { MODE_OF_ROOT } else { MODE_OWN }
+}
+
+/// The user that the server runs as; root, for whom less is right, where the system does not say.
+fn own_user() -> u32 {
+    fs::metadata("/proc/self").map_or(ROOT, |own| own.uid())
 }
 
 fn look(path: &Path) -> io::Result<(u64, u64, i64, i64, u32)> {
@@ -158,6 +174,13 @@ mod tests {
             assert!(error.contains(&format!("has the mode {mode:04o}: at most 0600")), "{error}");
             assert_eq!(named(file.path(), false).read().unwrap(), "", "public keys are no secret");
         }
+    }
+
+    #[test]
+    fn a_file_of_root_may_be_shown_to_the_servers_group() {
+        assert_eq!([mode_max(0, 7), mode_max(7, 7), mode_max(0, 0)], [0o640, 0o600, 0o600]);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(own_user(), file.as_file().metadata().unwrap().uid());
     }
 
     #[test]

@@ -183,8 +183,9 @@ pub struct ServeArgs {
     #[serde(deserialize_with = "value::log_level_in_file")]
     pub log_level: Option<LogFilter>,
 
-    /// A TOML file that says who may call and what, of mode 0600; read again when it changes. With
-    /// it nobody else may call anything but health [default: everybody may call everything]
+    /// A TOML file that says who may call and what, of mode 0600, or 0640 and root's; read again
+    /// when it changes. With it nobody else may call anything but health [default: everybody may
+    /// call everything]
     #[arg(long, value_name = "FILE", env = "DAYBOOK_CREDENTIALS", hide_env_values = true)]
     #[arg(value_parser = value::parse_file)]
     #[serde(deserialize_with = "value::file_in_file")]
