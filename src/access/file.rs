@@ -13,8 +13,8 @@ pub(super) const FILE_BYTES_MAX: u64 = 1024 * 1024;
 const MODE_BITS: u32 = 0o7777;
 /// What a secret file has at most that is the server's own user's.
 const MODE_OWN: u32 = 0o600;
-/// What one has at most that is root's: a service manager or a cluster shows it to the server by its
-/// group, and root may read everything anyway. PostgreSQL has the same rule.
+/// What one has at most that is root's: a service manager or a cluster shows it to the server by
+/// its group, and root may read everything anyway. PostgreSQL has the same rule.
 const MODE_OF_ROOT: u32 = 0o640;
 
 /// The user who may do everything.

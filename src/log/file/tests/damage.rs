@@ -31,7 +31,7 @@ pub(super) enum Outcome {
 }
 
 impl Sample {
-    fn new(image: Image, options: Options) -> Self {
+    pub(super) fn new(image: Image, options: Options) -> Self {
         let disk = SimDisk::of(&image, 0);
         let log = try_open(disk.shared(), &options).unwrap();
         assert_eq!((&log.damage, &log.torn), (&None, &None));

@@ -1,6 +1,7 @@
 //! What the file engine promises beyond what every engine does: its format, and what is left of
 //! a log after damage, faults and crashes.
 
+mod bursts;
 mod checkpoint;
 mod copy;
 mod crash;
