@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod accounts;
+mod certificates;
 mod matrix;
 mod quotas;
 mod reload;

@@ -22,14 +22,14 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use crate::service::{Client, open};
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
 
 /// How long the server may take to notice that files have changed.
 const NOTICED_WITHIN: Duration = Duration::from_secs(20);
 /// How long a connection may say nothing: what the server allows, and some more.
 const CLOSED_WITHIN: Duration = Duration::from_secs(15);
 
-fn authority(name: &str) -> Authority {
+pub(crate) fn authority(name: &str) -> Authority {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -38,19 +38,19 @@ fn authority(name: &str) -> Authority {
 }
 
 /// A certificate and its key, as PEM.
-struct Pair {
+pub(crate) struct Pair {
     certificate: String,
     key: String,
 }
 
 impl Pair {
-    fn of(authority: &Authority, params: &CertificateParams) -> Self {
+    pub(crate) fn of(authority: &Authority, params: &CertificateParams) -> Self {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, authority).unwrap();
         Self { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
-    fn of_server(authority: &Authority) -> Self {
+    pub(crate) fn of_server(authority: &Authority) -> Self {
         Self::of(authority, &CertificateParams::new(["127.0.0.1".to_owned()]).unwrap())
     }
 
@@ -58,12 +58,12 @@ impl Pair {
         Self::of(authority, &client("till-1"))
     }
 
-    fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Identity {
         Identity::from_pem(&self.certificate, &self.key)
     }
 }
 
-fn client(name: &str) -> CertificateParams {
+pub(crate) fn client(name: &str) -> CertificateParams {
     let mut params = CertificateParams::new([name.to_owned()]).unwrap();
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params
@@ -129,12 +129,12 @@ async fn opens(client: &Client) -> bool {
     }
 }
 
-fn files(directory: &Path) -> TlsFiles {
+pub(crate) fn files(directory: &Path) -> TlsFiles {
     let [certificate, key] = ["server.pem", "server.key"].map(|name| directory.join(name));
     TlsFiles { certificate, key, client_ca: None }
 }
 
-fn write(directory: &Path, pair: &Pair) {
+pub(crate) fn write(directory: &Path, pair: &Pair) {
     let TlsFiles { certificate, key, .. } = files(directory);
     fs::write(certificate, &pair.certificate).unwrap();
     fs::write(key, &pair.key).unwrap();
