@@ -186,6 +186,9 @@ fn serve(args: ServeArgs) -> Result<(), Failure> {
 async fn serve_until_told(config: &Config) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // From now on it asks for files to be read again, and does not end the process, also where
+    // there are no files.
+    let _hangup = signal(SignalKind::hangup())?;
     let listener = TcpListener::bind(config.listen).await.map_err(|error| Failure {
         message: format!("cannot listen on {}: {error}", config.listen),
         exit_code: EXIT_IO,
