@@ -1,6 +1,6 @@
 //! The binary: parses, configures, runs, and says by its exit code how it went.
 
-use std::{io, process::ExitCode, sync::Arc};
+use std::{io, net::SocketAddr, process::ExitCode, sync::Arc};
 
 use clap::{CommandFactory as _, Parser};
 use clap_complete::Shell;
@@ -16,7 +16,7 @@ use daybook::{
         config::{self, Config, ServeArgs},
         telemetry,
     },
-    server::{self, ServeError},
+    server::{self, Listeners, ServeError},
 };
 use tokio::{
     net::TcpListener,
@@ -189,10 +189,12 @@ async fn serve_until_told(config: &Config) -> Result<(), Failure> {
     // From now on it asks for files to be read again, and does not end the process, also where
     // there are no files.
     let _hangup = signal(SignalKind::hangup())?;
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| Failure {
-        message: format!("cannot listen on {}: {error}", config.listen),
-        exit_code: EXIT_IO,
-    })?;
+    let calls = listen(config.listen).await?;
+    let operations = match config.operations_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let listeners = Listeners { calls, operations };
     let shutdown = async move {
         either(&mut terminate, &mut interrupt).await;
         tokio::spawn(async move {
@@ -200,8 +202,15 @@ async fn serve_until_told(config: &Config) -> Result<(), Failure> {
             std::process::exit(EXIT_FAILURE.into());
         });
     };
-    let served = server::serve(config, listener, shutdown).await;
+    let served = server::serve(config, listeners, shutdown).await;
     served.map_err(|error| Failure::serving(&error, config))
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| Failure {
+        message: format!("cannot listen on {address}: {error}"),
+        exit_code: EXIT_IO,
+    })
 }
 
 /// Waits for the first of two signals. A second one, later, ends the process at once.
@@ -236,7 +245,7 @@ impl Failure {
         let directory = config.data_dir.display();
         let (message, exit_code) = match error {
             ServeError::Open(open) => (format!("{directory}: {error}"), open_exit_code(open)),
-            ServeError::Tls(_) => (error.to_string(), EXIT_USAGE),
+            ServeError::Tls(_) | ServeError::Traces(_) => (error.to_string(), EXIT_USAGE),
             ServeError::Access(access) => (error.to_string(), access_exit_code(access)),
             ServeError::Directory(_) | ServeError::Io(_) => (error.to_string(), EXIT_IO),
             ServeError::Reflection(_) | ServeError::Panicked(_) | ServeError::Latched => {

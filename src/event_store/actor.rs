@@ -27,6 +27,7 @@ use tokio::{
 use super::{
     committer::{self, Committer, Outlets, Settled, StoreStatus},
     doorbell::Doorbell,
+    figures::Figures,
     stage::{Answer, Detail, Failure, Stage, Submission},
     state::State,
     writer::{Input, SMALL_COMMANDS_MAX, Writer},
@@ -53,6 +54,7 @@ pub struct EventStore {
     doorbell: Arc<Doorbell>,
     permits: Arc<Semaphore>,
     status: watch::Receiver<StoreStatus>,
+    figures: Arc<Figures>,
 }
 
 /// Stops the event store.
@@ -87,9 +89,12 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
     let Parts { state, log, clock, follower, durable } = parts;
     let permits = Arc::new(Semaphore::new(MAILBOX_COMMANDS_MAX));
     let (mailbox, inputs) = mpsc::channel(MAILBOX_COMMANDS_MAX.saturating_add(MAILBOX_SPARE));
+    let figures = Arc::new(Figures::default());
+    figures.decided.set(*durable.borrow());
     let Some(mut log) = log else {
         let (_, status) = watch::channel(StoreStatus::Damaged);
-        return Ok((EventStore { mailbox, doorbell: Arc::default(), permits, status }, None));
+        let doorbell = Arc::default();
+        return Ok((EventStore { mailbox, doorbell, permits, status, figures }, None));
     };
     let has_room = log.has_room();
     let (status_sender, status) = watch::channel(StoreStatus::of_room(has_room));
@@ -107,6 +112,7 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
         mailbox: mailbox.downgrade(),
         doorbell: Arc::clone(&doorbell),
         stopping: Arc::clone(&stopping),
+        figures: Arc::clone(&figures),
     };
     let committer = Arc::new(Committer::new(log, position, outlets));
     let shared = Arc::clone(&committer);
@@ -127,7 +133,7 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
         writer,
         syncer,
     };
-    Ok((EventStore { mailbox, doorbell, permits, status }, Some(stopper)))
+    Ok((EventStore { mailbox, doorbell, permits, status, figures }, Some(stopper)))
 }
 
 /// A thread that panics has found a defect: nothing may be acknowledged after it.
@@ -235,6 +241,18 @@ impl EventStore {
             StoreStatus::Latched => Failure::Latched,
             StoreStatus::Damaged => Failure::Damaged,
         }
+    }
+
+    /// How many commands are on their way now, of [`MAILBOX_COMMANDS_MAX`].
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        MAILBOX_COMMANDS_MAX.saturating_sub(self.permits.available_permits())
+    }
+
+    /// What the store has counted since it was started.
+    #[must_use]
+    pub fn figures(&self) -> &Arc<Figures> {
+        &self.figures
     }
 
     /// Whether commands can be carried out, as it changes.

@@ -8,7 +8,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -16,6 +16,7 @@ use tracing::{error, warn};
 
 use super::{
     doorbell::Doorbell,
+    figures::{self, Figures},
     stage::{Answer, Failure, Pending, Stage},
     writer::Input,
 };
@@ -76,6 +77,7 @@ pub(crate) struct Outlets {
     pub(crate) doorbell: Arc<Doorbell>,
     /// Set when the store is to stop: then nobody waits for room any more.
     pub(crate) stopping: Arc<AtomicBool>,
+    pub(crate) figures: Arc<Figures>,
 }
 
 /// Makes groups durable and shows them, on the thread that asks: the syncer's, and for a small
@@ -132,7 +134,9 @@ impl Committer {
         if stage.group.is_empty() {
             return Ok(self.position.load(Ordering::Acquire));
         }
+        let begun = Instant::now();
         let head = self.log()?.append(&stage.group)?;
+        self.outlets.figures.append_nanos.record(figures::nanos(begun.elapsed()));
         self.position.store(head.position, Ordering::Release);
         Ok(head.position)
     }
@@ -222,7 +226,10 @@ pub(crate) fn run(committer: &Committer, groups: &Receiver<Stage>) {
 impl Outlets {
     /// Lets the answers of a group out, and its places in the mailbox go.
     pub(crate) fn answer(&self, pending: Vec<Pending>, result: Result<u64, Failure>) {
-        let freed = pending.iter().map(|pending| pending.commands.len()).sum();
+        let freed: usize = pending.iter().map(|pending| pending.commands.len()).sum();
+        if result.is_ok() && freed > 0 {
+            self.figures.group_commands.record(u64::try_from(freed).unwrap_or(u64::MAX));
+        }
         let replies = pending.into_iter().map(|Pending { commands, outcomes, reply }| {
             (reply, result.map(|position| Answer { position, commands, outcomes }))
         });

@@ -110,6 +110,8 @@ impl Writer {
         {
             self.stage.decide(&mut self.state, submission, now_micros);
         }
+        let decided = self.state.next_position().saturating_sub(1);
+        self.committer.outlets().figures.decided.set(decided);
     }
 
     /// The group that is to go to the disk, if somebody waits for it and none is on its way.

@@ -146,6 +146,11 @@ pub trait LogReader: Send + Sync {
     /// How far the log has come.
     fn head(&self) -> Head;
 
+    /// How many segments it has; 0 where it is not kept in files.
+    fn segment_count(&self) -> usize {
+        0
+    }
+
     /// What was verified since the log was opened. Of a log that is not kept on a medium, all.
     fn scrubbed(&self) -> Scrubbed {
         Scrubbed { position: self.head().position, damage: None }

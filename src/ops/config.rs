@@ -4,7 +4,7 @@
 //! environment variable, else from the configuration file, else from its default. The command
 //! line parser reads the first two into [`ServeArgs`]; [`resolve`] reads the file, whose keys are
 //! the same names, and gives a [`Config`]. It must not know who uses a setting, and nothing here
-//! reads the process environment.
+//! reads the process environment but [`environment`].
 
 use std::{
     fmt,
@@ -19,6 +19,7 @@ use super::telemetry::{LogFilter, LogFormat};
 
 mod access;
 mod args;
+pub mod environment;
 mod limits;
 #[cfg(test)]
 mod tests;
@@ -61,6 +62,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which lines of it are written.
     pub log_level: LogFilter,
+    /// Where probes and scrapers are answered, who are not asked who they are; nowhere unless told.
+    pub operations_listen: Option<SocketAddr>,
     /// The file that says who may call; none lets everybody call everything.
     pub credentials: Option<PathBuf>,
     /// By what JWTs are believed; none are without it.
@@ -110,6 +113,9 @@ impl fmt::Display for Config {
         write!(f, "{limits}")?;
         writeln!(f, "log_format = \"{log_format}\"")?;
         writeln!(f, "log_level = {}", quoted(&log_level.to_string()))?;
+        if let Some(operations_listen) = self.operations_listen {
+            writeln!(f, "operations_listen = \"{operations_listen}\"")?;
+        }
         self.tell_access(f)
     }
 }
@@ -139,6 +145,7 @@ impl Default for Config {
             limits: Limits::default(),
             log_format: LogFormat::Auto,
             log_level: LogFilter::default(),
+            operations_listen: None,
             credentials: None,
             jwt: None,
             reflection: true,
@@ -212,6 +219,7 @@ pub fn resolve(args: ServeArgs) -> Result<Config, ConfigError> {
         drain_grace: given.drain_grace.unwrap_or(default.drain_grace),
         log_format: given.log_format.unwrap_or(default.log_format),
         log_level: given.log_level.unwrap_or(default.log_level),
+        operations_listen: given.operations_listen,
         reflection: given.reflection.unwrap_or(default.reflection),
         calls_per_principal: fitted(given.calls_per_principal, default.calls_per_principal),
         rate_per_principal: fitted(given.rate_per_principal, default.rate_per_principal),

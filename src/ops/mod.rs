@@ -1,13 +1,20 @@
 //! Operations: what any service needs, and nothing of the bank.
 //!
-//! It owns the configuration ([`config`]), the logs of the process ([`telemetry`]), what the
-//! service manager is told ([`notify`]) and the wall clock ([`Clock`]). It must not know accounts,
-//! money, events or the log that keeps them: a setting that one of those rooms reads is a plain
-//! number, path or duration here.
+//! It owns the configuration ([`config`]), the logs of the process ([`telemetry`]), what is counted
+//! ([`figures`]) and how scrapers read it ([`exposition`]), what the process takes of the machine
+//! ([`process`]), the traces of calls ([`traces`]), what the service manager is told ([`notify`])
+//! and the wall clock ([`Clock`]). It must not know accounts, money, events or the log that keeps
+//! them: a setting that one of those rooms reads is a plain number, path or duration here.
 
 mod clock;
 pub mod config;
+pub mod exposition;
+pub mod figures;
 pub mod notify;
+pub mod process;
 pub mod telemetry;
+pub mod traces;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use exposition::Exposition;
+pub use figures::{Counter, Gauge, Histogram, Presence};

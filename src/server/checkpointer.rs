@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::{
     log::file::Checkpoints,
+    ops::{Clock, Counter, Gauge},
     views::{Views, save},
 };
 
@@ -30,6 +31,21 @@ const FINAL_EVENTS: u64 = 100_000;
 /// How long a stop may take for its checkpoint. Without one the next start reads more.
 const FINAL_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// What is counted of checkpoints.
+#[derive(Debug, Default)]
+pub(super) struct CheckpointFigures {
+    /// How many were made since the start.
+    pub(super) made: Counter,
+    /// How many could not be made, or were given up for a stop.
+    pub(super) failed: Counter,
+    /// How long the newest one took, in nanoseconds; 0 before one was made.
+    pub(super) nanos: Gauge,
+    /// When it was made, in seconds since 1970 UTC; 0 before one was made.
+    pub(super) time: Gauge,
+    /// Its position, also when an earlier process has made it; 0 when there is none.
+    pub(super) position: Gauge,
+}
+
 /// Makes checkpoints of the views.
 pub(super) struct Checkpointer {
     pub(super) views: Arc<Views>,
@@ -40,6 +56,8 @@ pub(super) struct Checkpointer {
     pub(super) newest: u64,
     /// Set when the server is to stop.
     pub(super) stopping: Arc<AtomicBool>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) figures: Arc<CheckpointFigures>,
 }
 
 impl Checkpointer {
@@ -78,10 +96,22 @@ impl Checkpointer {
         match save(&self.views, &self.checkpoints, goes_on) {
             Ok(position) => {
                 self.newest = position;
+                self.note(position, begin.elapsed());
                 info!(position, millis = millis(begin), "checkpoint");
             }
-            Err(failure) => warn!(%failure, "no checkpoint was made: a start will take longer"),
+            Err(failure) => {
+                self.figures.failed.increment();
+                warn!(%failure, "no checkpoint was made: a start will take longer");
+            }
         }
+    }
+
+    fn note(&self, position: u64, took: Duration) {
+        let seconds = self.clock.now_micros().div_euclid(1_000_000);
+        self.figures.time.set(u64::try_from(seconds).unwrap_or(0));
+        self.figures.nanos.set(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        self.figures.position.set(position);
+        self.figures.made.increment();
     }
 }
 

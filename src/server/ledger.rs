@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{
     ServeError,
     checkpointer::Checkpointer,
+    metrics::Sources,
     recovery::{self, Recovered},
     scrubber,
 };
@@ -56,6 +57,7 @@ struct Files {
 pub(super) struct Running {
     store: EventStore,
     reads: Arc<Reads>,
+    sources: Sources,
     position: u64,
     stopper: Option<Stopper>,
     threads: Vec<JoinHandle<()>>,
@@ -107,9 +109,18 @@ impl Ledger {
         let views = Arc::new(Views::new(books));
         let (durable_sender, durable) = watch::channel(position);
         let (wake, wakes) = blocking::sync_channel(1);
-        let parts = Parts { state, log: writer, clock, follower: wake, durable: durable_sender };
+        let parts = Parts {
+            state,
+            log: writer,
+            clock: Arc::clone(&clock),
+            follower: wake,
+            durable: durable_sender,
+        };
         let (store, stopper) = event_store::start(parts)?;
         let reads = Reads::new(Arc::clone(&views), history.clone(), durable, store.clone());
+        let reads = Arc::new(reads);
+        let sources =
+            Sources::new(store.clone(), Arc::clone(&reads), Arc::clone(&views), history.clone());
         let mut threads = Vec::new();
         let followed = Arc::clone(&views);
         let followed_log = history.clone();
@@ -121,7 +132,8 @@ impl Ledger {
             let (stop, told) = blocking::channel();
             scrub = Some(stop);
             let (scrubber, log) = (files.scrubber, history.clone());
-            let scrubs = move || scrubber::run(scrubber, log.log(), &told);
+            let (told_by, figures) = (Arc::clone(&clock), Arc::clone(&sources.scrub));
+            let scrubs = move || scrubber::run(scrubber, log.log(), (&*told_by, &*figures), &told);
             threads.push(spawn("daybook-scrub", scrubs)?);
             let stopping = Arc::new(AtomicBool::new(false));
             let runs = Checkpointer {
@@ -130,13 +142,15 @@ impl Ledger {
                 events: files.checkpoint_events,
                 newest: files.checkpoint,
                 stopping: Arc::clone(&stopping),
+                clock,
+                figures: Arc::clone(&sources.checkpoints),
             };
+            runs.figures.position.set(runs.newest);
             let (stop, told) = blocking::channel();
             let thread = spawn("daybook-checkpoint", move || runs.run(&told))?;
             checkpointer = Some(RunningCheckpointer { stopping, stop, thread });
         }
-        let reads = Arc::new(reads);
-        Ok(Running { store, reads, position, stopper, threads, checkpointer, scrub })
+        Ok(Running { store, reads, sources, position, stopper, threads, checkpointer, scrub })
     }
 }
 
@@ -151,6 +165,11 @@ impl Running {
 
     pub(super) fn reads(&self) -> &Arc<Reads> {
         &self.reads
+    }
+
+    /// Where metrics come from.
+    pub(super) fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// The position that it was recovered to.

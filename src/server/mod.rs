@@ -9,6 +9,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tonic::service::Routes;
+use tonic_health::{
+    pb::health_server::{Health, HealthServer},
+    server::HealthReporter,
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -19,17 +23,21 @@ use crate::{
         Clock, SystemClock,
         config::{Config, Limits},
         notify,
+        traces::TracesError,
     },
     proto::{
         FILE_DESCRIPTOR_SET, command_service_server::CommandServiceServer,
         query_service_server::QueryServiceServer,
     },
-    wire::{Commands, Desk, Entrance, Front, MESSAGE_BYTES_MAX, Queries},
+    wire::{Commands, Desk, Entrance, Front, MESSAGE_BYTES_MAX, Metered, Queries},
 };
 
 mod checkpointer;
 mod health;
 mod ledger;
+mod metrics;
+mod observed;
+mod operations;
 pub(crate) mod recovery;
 mod reload;
 mod scrubber;
@@ -37,8 +45,26 @@ pub mod tls;
 pub mod transport;
 
 use ledger::Ledger;
+use metrics::Metrics;
+use observed::Observed;
 use tls::TlsError;
 use transport::Door;
+
+/// Where the server is reached.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Where calls come in.
+    pub calls: TcpListener,
+    /// Where probes and scrapers do, if anywhere.
+    pub operations: Option<TcpListener>,
+}
+
+/// For calls alone.
+impl From<TcpListener> for Listeners {
+    fn from(calls: TcpListener) -> Self {
+        Self { calls, operations: None }
+    }
+}
 
 /// Why the service could not run, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +84,9 @@ pub enum ServeError {
     /// The system refused something.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// The environment asks for traces that cannot be sent.
+    #[error("{0}")]
+    Traces(#[from] TracesError),
     /// The reflection service could not be made from the descriptor set.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -71,7 +100,7 @@ pub enum ServeError {
 
 /// Serves until `shutdown` is done, then drains: health says so, and after the configured delay
 /// streams end, no new calls are taken, what is on its way is answered within the configured grace,
-/// everything is synced, the log closed.
+/// everything is synced, the log closed. Probes and scrapers are answered until then.
 ///
 /// Calls are taken while the ledger is being recovered, and answered UNAVAILABLE. When it is shut
 /// down meanwhile it returns at once; the recovery itself ends with the process.
@@ -80,24 +109,45 @@ pub enum ServeError {
 /// [`ServeError`] when the service cannot start, or had failed when it was shut down.
 pub async fn serve(
     config: &Config,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
+    let Listeners { calls, operations } = listeners.into();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let gate = Gate::load(config, Arc::clone(&clock))?;
     let (stop, stopping) = watch::channel(false);
-    let limits = &config.limits;
+    let (health, service) = health::start(stopping).await;
+    let observed = Observed::start(config, clock.now_micros(), operations, service.clone())?;
+    let metrics = &observed.metrics;
+    let served = serve_calls(config, clock, calls, (health, service), metrics, stop, shutdown);
+    let served = served.await;
+    // However it has ended: nobody else sends what is left, and probes are told until here.
+    observed.stop().await;
+    served
+}
+
+/// All that is done for callers.
+async fn serve_calls<H: Health>(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    calls: TcpListener,
+    (health, health_service): (HealthReporter, HealthServer<H>),
+    metrics: &Metrics,
+    stop: watch::Sender<bool>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let gate = Gate::load(config, Arc::clone(&clock))?;
+    let (limits, stopping) = (&config.limits, stop.subscribe());
     let commands = Commands::new(limits.clone(), stopping.clone());
     let queries = Queries::new(limits, Arc::clone(&clock), stopping.clone());
-    let (health, health_service) = health::start(stopping.clone()).await;
 
-    info!(address = %listener.local_addr()?, "listening");
+    info!(address = %calls.local_addr()?, "listening");
     let others = Routes::new(health_service);
     let others = if config.reflection { add_reflection(others)? } else { others };
     let front = front(Entrance::new(gate.clone()), &commands, &queries, others, limits);
+    let front = Metered::new(front, metrics.meter.clone());
     let tls = config.tls.as_ref().map(tls::follow).transpose()?;
-    let door = Door { limits: limits.clone(), tls };
-    let mut transport = tokio::spawn(transport::serve(listener, front, door, stopping));
+    let door = Door { limits: limits.clone(), tls, open: metrics.connections.clone() };
+    let mut transport = tokio::spawn(transport::serve(calls, front, door, stopping));
     // Ends with this function, however that ends.
     let _watch: JoinSet<()> = gate.into_iter().map(Gate::watch).collect();
 
@@ -118,6 +168,7 @@ pub async fn serve(
     let running = ledger.start()?;
     commands.desk.set(Desk::new(running.store().clone(), Arc::clone(running.reads())));
     queries.reads.set(Arc::clone(running.reads()));
+    metrics.recovered(running.sources());
     let status = running.store().status();
     let announcer = tokio::spawn(health::follow(health.clone(), status.clone()));
     info!(position = running.position(), "serving");
@@ -128,6 +179,7 @@ pub async fn serve(
         _ = &mut transport => true,
     };
     info!("draining");
+    metrics.draining.set(1);
     notify::stopping();
     announcer.abort();
     health::drain(&health).await;

@@ -7,7 +7,10 @@ use std::{
 
 use tracing::{error, warn};
 
-use crate::log::{LogReader, file::Scrubber};
+use crate::{
+    log::{LogReader, file::Scrubber},
+    ops::{Clock, Counter, Gauge},
+};
 
 /// How many bytes are read in a second: little beside what a disk gives, and 100 GB are done in two
 /// hours.
@@ -19,8 +22,25 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long after one pass the next begins.
 const PASS_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// What is counted of verifying.
+#[derive(Debug, Default)]
+pub(super) struct ScrubFigures {
+    /// How many segments were read and verified since the start, each time they were.
+    pub(super) segments: Counter,
+    /// When nothing was left to verify, in seconds since 1970 UTC; 0 before it was so. It stands
+    /// still while all is verified again, or cannot be.
+    pub(super) caught_up: Gauge,
+    /// 1 while segments cannot be read.
+    pub(super) failing: Gauge,
+}
+
 /// Verifies the sealed segments of the log, and each day all of them again, until `stop` is gone.
-pub(super) fn run(mut scrubber: Scrubber, log: &dyn LogReader, stop: &Receiver<()>) {
+pub(super) fn run(
+    mut scrubber: Scrubber,
+    log: &dyn LogReader,
+    (clock, figures): (&dyn Clock, &ScrubFigures),
+    stop: &Receiver<()>,
+) {
     let (mut begun, mut is_failing, mut is_told) = (Instant::now(), false, false);
     loop {
         let mut paused_at = 0;
@@ -34,6 +54,7 @@ pub(super) fn run(mut scrubber: Scrubber, log: &dyn LogReader, stop: &Receiver<(
         let found_one = match scrubber.step(&mut pace) {
             Ok(found_one) => {
                 is_failing = false;
+                note(figures, clock, found_one);
                 found_one
             }
             Err(failure) => {
@@ -41,6 +62,7 @@ pub(super) fn run(mut scrubber: Scrubber, log: &dyn LogReader, stop: &Receiver<(
                     warn!(%failure, "the log cannot be verified");
                 }
                 is_failing = true;
+                figures.failing.set(1);
                 false
             }
         };
@@ -56,6 +78,16 @@ pub(super) fn run(mut scrubber: Scrubber, log: &dyn LogReader, stop: &Receiver<(
             scrubber.restart();
             begun = Instant::now();
         }
+    }
+}
+
+fn note(figures: &ScrubFigures, clock: &dyn Clock, found_one: bool) {
+    figures.failing.set(0);
+    if found_one {
+        figures.segments.increment();
+    } else {
+        let seconds = clock.now_micros().div_euclid(1_000_000);
+        figures.caught_up.set(u64::try_from(seconds).unwrap_or(0));
     }
 }
 

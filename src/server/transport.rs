@@ -31,11 +31,15 @@ use tonic::{
 };
 use tracing::{debug, warn};
 
-use crate::{ops::config::Limits, wire::Peer};
+use crate::{
+    ops::{Presence, config::Limits},
+    wire::Peer,
+};
 
 mod stream;
 
 use stream::Opened;
+pub(super) use stream::PREFACE;
 
 /// How much is kept of what one call has to say and its peer does not take, in bytes, before it has
 /// to wait: less than a message of a tail, so that of one that is not read no second is kept.
@@ -70,6 +74,8 @@ pub struct Door {
     pub limits: Limits,
     /// What the server proves itself with at the moment; without it nothing is encrypted.
     pub tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+    /// Tells how many connections there are.
+    pub open: Presence,
 }
 
 /// Serves connections until `stopping` says so, then lets those that are open end their calls.
@@ -100,9 +106,9 @@ pub async fn serve<S>(
             tls: door.tls.as_ref().map(|tls| Arc::clone(&tls.borrow())),
             age: age(door.limits.connection_age, numbers.next().unwrap_or_default()),
         };
-        let stopping = stopping.clone();
+        let (stopping, present) = (stopping.clone(), door.open.enter());
         connections.spawn(async move {
-            let _place = place;
+            let (_place, _present) = (place, present);
             if let Err(error) = connection.run(stream, stopping).await {
                 debug!(%error, "a connection ended");
             }
@@ -196,13 +202,19 @@ async fn next(listener: &TcpListener, places: &Places) -> (TcpStream, SocketAddr
         let Ok(of_all) = Arc::clone(&places.all).acquire_owned().await else {
             unreachable!("places are never closed")
         };
+        let (stream, address) = accept(listener).await;
+        if let Some(place) = places.take(of_all, address.ip()) {
+            return (stream, address, place);
+        }
+        debug!(%address, "it has as many connections as one address may have");
+    }
+}
+
+/// The next connection of a listener.
+pub(super) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
         match listener.accept().await {
-            Ok((stream, address)) => {
-                if let Some(place) = places.take(of_all, address.ip()) {
-                    return (stream, address, place);
-                }
-                debug!(%address, "it has as many connections as one address may have");
-            }
+            Ok(accepted) => return accepted,
             Err(error) if is_of_peer(&error) => {}
             Err(error) => {
                 // No files or no memory: trying again at once would only keep a processor busy.

@@ -59,7 +59,8 @@ impl Views {
     }
 
     /// Whether the books have come to their end.
-    pub(super) fn has_failed(&self) -> bool {
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
 

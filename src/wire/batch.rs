@@ -5,7 +5,7 @@ use tonic::{Code, Status};
 
 use super::{
     entrance::Visit,
-    parse, permit,
+    meter, parse, permit,
     reads::Reads,
     render::{self, Done},
     status,
@@ -119,6 +119,9 @@ impl Batch {
                 Ok(_) => {}
                 Err(status) => failures.push((index, status)),
             }
+        }
+        for (_, status) in &failures {
+            reads.refusals.count(meter::reason(status));
         }
         failures.sort_unstable_by_key(|(index, _)| *index);
         let accepted = total.saturating_sub(failures.len());

@@ -30,6 +30,7 @@ use super::{
     Commands, Desk, Entrance, Late, Queries, deadline,
     entrance::Visit,
     guarded::{self, Deadline},
+    metered::CallerName,
     status,
 };
 use crate::{
@@ -84,7 +85,7 @@ pub struct Answer {
     message_bytes_max: usize,
     _place: Option<Place>,
     /// Who it is for. Streams keep it themselves, until they end.
-    _visit: Option<Visit>,
+    visit: Option<Visit>,
 }
 
 impl Front {
@@ -149,7 +150,7 @@ impl Service<Request> for Front {
         let message_bytes_max = self.0.limits.message_bytes;
         let answer = |coming, timeout| {
             let deadline = Deadline::after(timeout);
-            Answer { coming, deadline, message_bytes_max, _place: None, _visit: None }
+            Answer { coming, deadline, message_bytes_max, _place: None, visit: None }
         };
         let visit = match self.0.entrance.admit(&mut request) {
             Ok(visit) => visit,
@@ -162,7 +163,7 @@ impl Service<Request> for Front {
         let Some(method) = command.or_else(|| path.strip_prefix(QUERY_SERVICE)) else {
             let mut others = self.0.others.clone();
             let coming = Box::pin(async move { others.call(request).await });
-            return Answer { _visit: visit, ..answer(coming, said) };
+            return Answer { visit, ..answer(coming, said) };
         };
         let is_command = command.is_some();
         let (mut place, mut timeout) = (None, said);
@@ -183,7 +184,7 @@ impl Service<Request> for Front {
         } else {
             self.0.queries.clone().call(request)
         };
-        Answer { _place: place, _visit: visit, ..answer(coming, timeout) }
+        Answer { _place: place, visit, ..answer(coming, timeout) }
     }
 }
 
@@ -191,15 +192,20 @@ impl Future for Answer {
     type Output = Result<Response, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { coming, deadline, message_bytes_max, .. } = &mut *self;
-        match guarded::poll(|| coming.as_mut().poll(context)) {
-            Ok(Poll::Ready(Ok(answer))) => Poll::Ready(Ok(explained(answer, *message_bytes_max))),
+        let Self { coming, deadline, message_bytes_max, visit, .. } = &mut *self;
+        let mut answer = match guarded::poll(|| coming.as_mut().poll(context)) {
+            Ok(Poll::Ready(Ok(answer))) => explained(answer, *message_bytes_max),
             Ok(Poll::Pending) if deadline.is_over(context) => {
-                Poll::Ready(Ok(status::deadline_exceeded().into_http()))
+                status::deadline_exceeded().into_http()
             }
-            Ok(Poll::Pending) => Poll::Pending,
-            Err(panicked) => Poll::Ready(Ok(panicked.into_http())),
+            Ok(Poll::Pending) => return Poll::Pending,
+            Err(panicked) => panicked.into_http(),
+        };
+        if let Some(visit) = visit {
+            let principal = visit.caller().principal().clone();
+            answer.extensions_mut().insert(CallerName(principal));
         }
+        Poll::Ready(Ok(answer))
     }
 }
 
@@ -239,7 +245,7 @@ mod tests {
 
     async fn status_of(coming: BoxFuture<Response, Infallible>, timeout: Duration) -> Status {
         let deadline = Deadline::after(Some(timeout));
-        let answer = Answer { coming, deadline, message_bytes_max: 0, _place: None, _visit: None };
+        let answer = Answer { coming, deadline, message_bytes_max: 0, _place: None, visit: None };
         let Ok(response) = answer.await;
         Status::from_header_map(response.headers()).expect("a status")
     }

@@ -6,12 +6,16 @@
 
 mod ahead;
 mod batch;
+mod call_line;
 mod command_service;
 mod deadline;
 mod entrance;
 mod front;
 mod guarded;
 mod late;
+mod meter;
+mod metered;
+mod methods;
 mod page_token;
 mod parse;
 mod peer;
@@ -26,6 +30,9 @@ pub use command_service::{Commands, Desk};
 pub use entrance::{Entrance, caller};
 pub use front::Front;
 pub use late::Late;
+pub use meter::{CODES, Meter, Refusals};
+pub use metered::{CallerName, Metered};
+pub use methods::{METHODS, Method, MethodKind};
 pub use peer::Peer;
 pub use query_service::Queries;
 pub use reads::Reads;

@@ -6,6 +6,7 @@ use tokio::{sync::watch, time::timeout};
 use tonic::{Status, metadata::MetadataMap};
 
 use super::{
+    Refusals,
     ahead::Ahead,
     deadline::{self, TIMEOUT_HEADER},
     page_token::PageTokens,
@@ -27,6 +28,8 @@ pub struct Reads {
     pub(super) durable: watch::Receiver<u64>,
     pub(super) tokens: PageTokens,
     pub(super) ahead: Arc<Ahead>,
+    /// Of the commands of batches, whose calls are not refused.
+    pub(super) refusals: Arc<Refusals>,
     store: EventStore,
 }
 
@@ -41,7 +44,14 @@ impl Reads {
         store: EventStore,
     ) -> Self {
         let tokens = PageTokens::new(history.log().log_id());
-        Self { views, history, durable, tokens, ahead: Arc::default(), store }
+        let (ahead, refusals) = (Arc::default(), Arc::default());
+        Self { views, history, durable, tokens, ahead, refusals, store }
+    }
+
+    /// What commands of batches were refused for.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Waits until nothing can be recorded with a time up to `time_micros` any more, which must

@@ -5,12 +5,13 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "what is told may be a value or a reference")]
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use tracing::error;
 
+use super::meter::Reason;
 use crate::{
     access::Exceeded,
     domain::{AccountId, Refusal, SagaId, TransferError},
@@ -78,7 +79,9 @@ impl Report {
 
     fn finish(mut self) -> Status {
         self.details.set_error_info(self.reason, DOMAIN, self.metadata);
-        Status::with_error_details(self.code, self.message, self.details)
+        let mut status = Status::with_error_details(self.code, self.message, self.details);
+        status.set_source(Arc::new(Reason(self.reason)));
+        status
     }
 }
 

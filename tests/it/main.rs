@@ -22,6 +22,7 @@ mod histories;
 #[path = "../issuer/mod.rs"]
 mod issuer;
 mod limits;
+mod operations;
 mod overload;
 mod process;
 mod reads;

@@ -16,7 +16,7 @@ use daybook::{
         self, BatchCommand, Event, batch_command::Command as Kind,
         command_service_client::CommandServiceClient, query_service_client::QueryServiceClient,
     },
-    server::{self, ServeError},
+    server::{self, Listeners, ServeError},
 };
 use prost::Message as _;
 use tempfile::TempDir;
@@ -51,6 +51,8 @@ pub(crate) struct Service {
 }
 
 struct Running {
+    /// Where probes and scrapers are answered.
+    operations: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     served: JoinHandle<Result<(), ServeError>>,
 }
@@ -90,7 +92,12 @@ impl Service {
         Self::with(Config { drain_delay, ..Config::default() }).await
     }
 
-    /// With this configuration, whose directory is removed with the service.
+    /// Where probes and scrapers are answered.
+    pub(crate) fn operations(&self) -> SocketAddr {
+        self.running.as_ref().unwrap().operations.unwrap()
+    }
+
+    /// With any configuration; the directory is removed with the service.
     pub(crate) async fn start(config: Config, directory: Option<TempDir>) -> Self {
         let (running, client) = run(config.clone(), READY).await;
         Self { config, directory, running: Some(running), client }
@@ -98,7 +105,7 @@ impl Service {
 
     /// Shuts the server down and waits until it has ended, which it must do well.
     pub(crate) async fn stop(&mut self) {
-        let Some(Running { stop, served }) = self.running.take() else { return };
+        let Some(Running { operations: _, stop, served }) = self.running.take() else { return };
         stop.send(()).unwrap();
         served.await.unwrap().unwrap();
     }
@@ -138,14 +145,19 @@ impl Service {
 async fn run(config: Config, health: &str) -> (Running, Client) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
+    let mut listeners = Listeners::from(listener);
+    if let Some(operations) = config.operations_listen {
+        listeners.operations = Some(TcpListener::bind(operations).await.unwrap());
+    }
+    let operations = listeners.operations.as_ref().map(|it| it.local_addr().unwrap());
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(async move {
         let shutdown = async { stopped.await.unwrap_or_default() };
-        server::serve(&config, listener, shutdown).await
+        server::serve(&config, listeners, shutdown).await
     });
     let client = Client::connect(address).await;
     client.wait_until_serving(health).await;
-    (Running { stop, served }, client)
+    (Running { operations, stop, served }, client)
 }
 
 impl Deref for Service {

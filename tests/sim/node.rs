@@ -98,6 +98,7 @@ impl Node {
                 mailbox: mailbox.downgrade(),
                 doorbell: Arc::default(),
                 stopping: Arc::new(AtomicBool::new(false)),
+                figures: Arc::default(),
             };
             let committer = Arc::new(Committer::new(log, position, outlets));
             let writer =

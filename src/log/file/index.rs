@@ -46,6 +46,11 @@ pub(super) struct Location {
 }
 
 impl Index {
+    /// How many segments there are.
+    pub(super) fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
     /// Begins a segment.
     pub(super) fn push_segment(&mut self, number: u64, first_position: u64) {
         self.push_unseen(number, first_position, first_position);

@@ -271,6 +271,10 @@ impl LogReader for Shared {
         read(&self.tip).head
     }
 
+    fn segment_count(&self) -> usize {
+        read(&self.index).segment_count()
+    }
+
     fn scrubbed(&self) -> Scrubbed {
         lock(&self.scrubbed).clone()
     }

@@ -183,6 +183,13 @@ pub struct ServeArgs {
     #[serde(deserialize_with = "value::log_level_in_file")]
     pub log_level: Option<LogFilter>,
 
+    /// Where to answer probes and scrapers, in plaintext and whoever they are: health, and metrics
+    /// at /metrics. For a network that only they can reach [default: nowhere]
+    #[arg(long, value_name = "ADDRESS", env = "DAYBOOK_OPERATIONS_LISTEN", hide_env_values = true)]
+    #[arg(value_parser = value::parse_listen)]
+    #[serde(deserialize_with = "value::listen_in_file")]
+    pub operations_listen: Option<SocketAddr>,
+
     /// A TOML file that says who may call and what, of mode 0600, or 0640 and root's; read again
     /// when it changes. With it nobody else may call anything but health [default: everybody may
     /// call everything]
@@ -271,6 +278,7 @@ impl ServeArgs {
             max_batch_commands,
             log_format,
             log_level,
+            operations_listen,
             credentials,
             jwt_keys,
             jwt_issuer,
