@@ -17,7 +17,7 @@ use daybook::{
     domain::{Command, Register},
     event_store::{Entry, REQUEST_ID_WINDOW_DEFAULT},
     log::{
-        Group, LogWriter,
+        FORMAT_VERSION, Group, LogWriter, Record,
         file::{self, Options, StdDisk},
         memory,
     },
@@ -121,7 +121,9 @@ fn decode_transfers(bencher: Bencher<'_, '_>) {
         .counter(BytesCount::new(byte_count))
         .bench_local(|| {
             for (first_position, bytes) in &records {
-                codec.decode_into(*first_position, bytes, &mut entry).unwrap();
+                let (format, first_position) = (FORMAT_VERSION, *first_position);
+                let record = Record { format, first_position, event_count: 1, bytes };
+                codec.decode_into(&record, &mut entry).unwrap();
                 divan::black_box(&entry);
             }
         });

@@ -113,6 +113,7 @@ impl CommandService for Echo {
             event_time: Some(TIME),
             saga_id: String::new(),
             request_id: request.request_id,
+            principal: String::new(),
             payload: Some(Payload::MoneyDeposited(deposited)),
         };
         Ok(Response::new(DepositMoneyResponse {

@@ -144,7 +144,7 @@ impl Bank {
 
     /// Decides a command, which must be accepted, and gives what it recorded.
     pub(crate) fn decide(&mut self, command: &Command) -> &Entry {
-        let verdict = self.state.decide(command, TIME_MICROS, &mut self.entry);
+        let verdict = self.state.decide(command, None, TIME_MICROS, &mut self.entry);
         assert!(matches!(verdict, Verdict::Accepted), "{verdict:?}");
         &self.entry
     }
@@ -198,5 +198,5 @@ pub(crate) fn blocks(groups: &[Group]) -> Vec<Arc<Block>> {
 pub(crate) fn entries(groups: &[Group]) -> Vec<Entry> {
     let (codec, blocks) = (codec(), blocks(groups));
     let records = blocks.iter().flat_map(|block| block.records());
-    records.map(|record| codec.decode(record.first_position, record.bytes).unwrap()).collect()
+    records.map(|record| codec.decode(&record).unwrap()).collect()
 }

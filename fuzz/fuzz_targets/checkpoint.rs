@@ -163,7 +163,7 @@ fn tell(ledger: &mut Recovered, onward: &[Step]) -> Told {
     assert!(open.count() <= told.accounts.len());
     let mut entry = Entry::default();
     let commands = onward.iter().filter_map(Step::command);
-    let decide = |command| match state.decide(&command, TIME_MICROS, &mut entry) {
+    let decide = |command| match state.decide(&command, None, TIME_MICROS, &mut entry) {
         Verdict::Accepted => format!("{entry:?}"),
         verdict @ (Verdict::Replayed { .. } | Verdict::Refused(_)) => format!("{verdict:?}"),
     };

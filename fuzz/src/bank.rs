@@ -3,8 +3,8 @@
 use arbitrary::Arbitrary;
 use daybook::{
     domain::{
-        AccountId, Action, Amount, Balance, Command, CurrencyCode, Owner, Parties, Reason,
-        RequestId, SagaId,
+        AccountId, Action, Amount, Balance, Command, CurrencyCode, Owner, Parties, Principal,
+        Reason, RequestId, SagaId,
     },
     event_store::{Codec, Entry, EventIds, State, Verdict},
     log::{Group, LogId},
@@ -101,13 +101,20 @@ pub fn state() -> State {
     State::new(Codec::new(EventIds::new(LOG_ID)), REQUEST_ID_WINDOW)
 }
 
-/// Decides commands and encodes what they record into one group, as the writer does.
+/// Decides commands and encodes what they record into one group, as the writer does. Those at odd
+/// positions are a principal's.
+///
+/// # Panics
+/// Never: the principal has a name that one can have.
 #[must_use]
 pub fn group_of(state: &mut State, steps: &[Step]) -> Group {
     let (mut group, mut entry) = (Group::new(state.next_position()), Entry::default());
     let codec = *state.codec();
+    let caller = Principal::new("ada").expect("a name");
     for command in steps.iter().filter_map(Step::command) {
-        if matches!(state.decide(&command, TIME_MICROS, &mut entry), Verdict::Accepted) {
+        let principal = (state.next_position() % 2 == 1).then_some(&caller);
+        let verdict = state.decide(&command, principal, TIME_MICROS, &mut entry);
+        if matches!(verdict, Verdict::Accepted) {
             let event_count = u32::try_from(entry.events.len()).unwrap_or(u32::MAX);
             group.push(event_count, |bytes| codec.encode(&entry, bytes));
         }

@@ -23,6 +23,9 @@ pub(super) fn event(event: &Event) -> Value {
     if !event.request_id.is_empty() {
         put("requestId", json!(event.request_id));
     }
+    if !event.principal.is_empty() {
+        put("principal", json!(event.principal));
+    }
     if let Some(payload) = &event.payload {
         let (name, value) = named(payload);
         put(name, value);
@@ -71,4 +74,16 @@ fn moved_money(amount_minor: i64, balance_minor: i64, reason: &str) -> Value {
 /// A time as RFC 3339 in UTC: what `Timestamp` prints.
 fn utc(time: &Timestamp) -> String {
     time.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_who_caused_the_event_where_somebody_is_known() {
+        let known = Event { principal: "ada".to_owned(), ..Event::default() };
+        assert_eq!(event(&known)["principal"], "ada");
+        assert_eq!(event(&Event::default()).get("principal"), None);
+    }
 }

@@ -32,7 +32,11 @@ use super::{
     state::State,
     writer::{Input, SMALL_COMMANDS_MAX, Writer},
 };
-use crate::{domain::Command, log::LogWriter, ops::Clock};
+use crate::{
+    domain::{Command, Principal},
+    log::LogWriter,
+    ops::Clock,
+};
 
 /// How many commands may be on their way at once, in the mailbox or in a group: eight full
 /// batches. It bounds the memory of overload, and at full speed the wait stays below a second.
@@ -166,20 +170,26 @@ async fn deliver(mut outbox: mpsc::Receiver<Settled>, durable: watch::Sender<u64
 }
 
 impl EventStore {
-    /// Carries out commands in order, in one group; answers when it is durable.
+    /// Carries out commands of a principal in order, in one group; answers when it is durable.
+    /// What they record says who gave them; without a principal, nothing of it.
     ///
     /// What was submitted is carried out also when the caller does not wait for the answer.
     ///
     /// # Errors
     /// [`Failure`]; at once with [`Failure::Overloaded`] when the mailbox is full.
-    pub async fn execute(&self, commands: Vec<Command>, detail: Detail) -> Result<Answer, Failure> {
+    pub async fn execute(
+        &self,
+        principal: Option<Principal>,
+        commands: Vec<Command>,
+        detail: Detail,
+    ) -> Result<Answer, Failure> {
         let permits = self.permits.try_acquire_many(weight(&commands));
         let permits = permits.map_err(|error| match error {
             TryAcquireError::NoPermits => Failure::Overloaded,
             TryAcquireError::Closed => Failure::Stopping,
         })?;
         permits.forget();
-        self.submit(commands, detail)?.await.unwrap_or_else(|_| Err(self.failure()))
+        self.submit(principal, commands, detail)?.await.unwrap_or_else(|_| Err(self.failure()))
     }
 
     /// Waits until all that was recorded before now is durable. What is recorded later has a time
@@ -188,7 +198,7 @@ impl EventStore {
     /// # Errors
     /// [`Failure`] when that may still change.
     pub async fn settle(&self) -> Result<(), Failure> {
-        match self.execute(Vec::new(), Detail::Exceptions).await {
+        match self.execute(None, Vec::new(), Detail::Exceptions).await {
             Ok(_) | Err(Failure::Latched | Failure::Damaged | Failure::Stopping) => Ok(()),
             Err(failure @ (Failure::Overloaded | Failure::NoRoom)) => Err(failure),
         }
@@ -201,12 +211,13 @@ impl EventStore {
     /// [`Failure`] when the store takes no commands.
     pub async fn execute_patiently(
         &self,
+        principal: Option<Principal>,
         commands: Vec<Command>,
         detail: Detail,
     ) -> Result<impl Future<Output = Result<Answer, Failure>> + use<>, Failure> {
         let permits = self.permits.acquire_many(weight(&commands)).await;
         permits.map_err(|_| Failure::Stopping)?.forget();
-        let answer = self.submit(commands, detail)?;
+        let answer = self.submit(principal, commands, detail)?;
         let store = self.clone();
         Ok(async move { answer.await.unwrap_or_else(|_| Err(store.failure())) })
     }
@@ -219,12 +230,13 @@ impl EventStore {
 
     fn submit(
         &self,
+        principal: Option<Principal>,
         commands: Vec<Command>,
         detail: Detail,
     ) -> Result<oneshot::Receiver<Result<Answer, Failure>>, Failure> {
         let (reply, answer) = oneshot::channel();
         let count = commands.len();
-        let input = Input::Commands(Submission { commands, detail, reply });
+        let input = Input::Commands(Submission { principal, commands, detail, reply });
         match self.mailbox.try_send(input) {
             Ok(()) => {
                 self.doorbell.ring_for(count);

@@ -1,16 +1,18 @@
 //! The codec: entries as bytes, and back.
 //!
-//! One entry is one record of the log. Its layout, format version 1 (numbers without a width are
-//! LEB128: seven bits a byte, lowest first, in the fewest bytes):
+//! One entry is one record of the log. Its layout (numbers without a width are LEB128: seven bits
+//! a byte, lowest first, in the fewest bytes):
 //!
-//! - 1 byte: flags. 1 request id, 2 expected version, 4 saga, 8 id given by the caller, 16 reason;
-//!   the other bits are 0.
+//! - 1 byte: flags. 1 request id, 2 expected version, 4 saga, 8 id given by the caller, 16 reason,
+//!   32 principal; the other bits are 0. The principal came with version 2 of the log's format: no
+//!   record of version 1 has it.
 //! - 8 bytes: time in microseconds since 1970 UTC, little-endian, not negative.
 //! - 16 bytes: the request id, if flagged.
 //! - number: the expected version, if flagged.
 //! - number: if the saga is flagged, how many positions back the newest saga is that ended alike
 //!   (0: none); then 16 bytes, its id, if the caller gave it: else it is that of the first event.
 //! - number, bytes: the reason, if flagged: how many bytes, 1 or more, and the UTF-8.
+//! - number, bytes: the principal, if flagged, likewise: 1 to 128 characters.
 //! - 1 byte: how many accounts, 1 or 2. Each is
 //!   - 16 bytes: its id;
 //!   - number: how many accounts were opened before it;
@@ -37,9 +39,12 @@ use super::{
     entry::{ACCOUNTS_MAX, AccountLink, EVENTS_MAX, Entry, EntryAccount, SagaLink},
     varint::{Reader, put_number},
 };
-use crate::domain::{
-    AccountId, Amount, Balance, CurrencyCode, Event, Fact, OWNER_CHARS_MAX, Owner,
-    REASON_CHARS_MAX, RequestId, SagaId, TransferError,
+use crate::{
+    domain::{
+        AccountId, Amount, Balance, CurrencyCode, Event, Fact, OWNER_CHARS_MAX, Owner,
+        PRINCIPAL_CHARS_MAX, Principal, REASON_CHARS_MAX, RequestId, SagaId, TransferError,
+    },
+    log::Record,
 };
 
 const REQUEST_ID: u8 = 1;
@@ -47,7 +52,10 @@ const EXPECTED_VERSION: u8 = 2;
 const SAGA: u8 = 4;
 const ID_GIVEN: u8 = 8;
 const REASON: u8 = 16;
-const ALL_FLAGS: u8 = REQUEST_ID | EXPECTED_VERSION | SAGA | ID_GIVEN | REASON;
+const PRINCIPAL: u8 = 32;
+/// What a record of version 1 may have, and what one may have since version 2.
+const FLAGS_OF_1: u8 = REQUEST_ID | EXPECTED_VERSION | SAGA | ID_GIVEN | REASON;
+const FLAGS_SINCE_2: u8 = FLAGS_OF_1 | PRINCIPAL;
 
 const OPENED: u8 = 1;
 const DEPOSITED: u8 = 2;
@@ -106,6 +114,9 @@ impl Codec {
         if !entry.reason.is_empty() {
             put_text(out, &entry.reason);
         }
+        if let Some(principal) = &entry.principal {
+            put_text(out, principal.as_str());
+        }
         out.push(small(entry.accounts.len()));
         for account in &entry.accounts {
             put_account(out, entry.first_position, account);
@@ -116,13 +127,13 @@ impl Codec {
         }
     }
 
-    /// Reads the entry whose first event has `first_position`.
+    /// Reads the entry of a record.
     ///
     /// # Errors
-    /// [`Malformed`] when the bytes are not the one encoding of an entry.
-    pub fn decode(&self, first_position: u64, bytes: &[u8]) -> Result<Entry, Malformed> {
+    /// [`Malformed`] when the record's bytes are not the one encoding of an entry in its format.
+    pub fn decode(&self, record: &Record<'_>) -> Result<Entry, Malformed> {
         let mut entry = Entry::default();
-        self.decode_into(first_position, bytes, &mut entry)?;
+        self.decode_into(record, &mut entry)?;
         Ok(entry)
     }
 
@@ -130,15 +141,12 @@ impl Codec {
     ///
     /// # Errors
     /// [`Malformed`]; the entry is then without meaning.
-    pub fn decode_into(
-        &self,
-        first_position: u64,
-        bytes: &[u8],
-        entry: &mut Entry,
-    ) -> Result<(), Malformed> {
+    pub fn decode_into(&self, record: &Record<'_>, entry: &mut Entry) -> Result<(), Malformed> {
+        let Record { format, first_position, bytes, .. } = *record;
         let mut reader = Reader::new(bytes);
         let flags = reader.byte()?;
-        if flags & !ALL_FLAGS != 0 {
+        let known = if format == 1 { FLAGS_OF_1 } else { FLAGS_SINCE_2 };
+        if flags & !known != 0 {
             return Err(Malformed("unknown flags"));
         }
         let has = |flag: u8| flags & flag != 0;
@@ -157,6 +165,9 @@ impl Codec {
         let reason_bytes_max = REASON_CHARS_MAX.saturating_mul(CHAR_BYTES_MAX);
         let reason = has(REASON).then(|| reader.text(reason_bytes_max)).transpose()?;
         entry.reason = reason.unwrap_or_default().into();
+        let principal_bytes_max = PRINCIPAL_CHARS_MAX.saturating_mul(CHAR_BYTES_MAX);
+        let principal = has(PRINCIPAL).then(|| reader.text(principal_bytes_max)).transpose()?;
+        set_principal(&mut entry.principal, principal)?;
         read_accounts(&mut reader, first_position, &mut entry.accounts)?;
         read_events(&mut reader, &entry.accounts, &mut entry.events)?;
         reader.end()
@@ -182,6 +193,7 @@ fn flags(entry: &Entry) -> u8 {
         | flag(entry.saga.is_some(), SAGA)
         | flag(entry.id_given, ID_GIVEN)
         | flag(!entry.reason.is_empty(), REASON)
+        | flag(entry.principal.is_some(), PRINCIPAL)
 }
 
 /// How far `earlier` lies back; 0 for none.
@@ -270,6 +282,16 @@ fn put_event(out: &mut Vec<u8>, entry: &Entry, event: &Event) {
         }
         Fact::AccountClosed => put_kind(CLOSED),
     }
+}
+
+/// Leaves a principal that is the same as it is: one entry after another is often of one principal,
+/// and then takes no memory for it.
+fn set_principal(principal: &mut Option<Principal>, name: Option<&str>) -> Result<(), Malformed> {
+    if principal.as_ref().map(Principal::as_str) != name {
+        let found = name.map(Principal::new).transpose();
+        *principal = found.map_err(|_| Malformed("a wrong principal"))?;
+    }
+    Ok(())
 }
 
 fn read_accounts(

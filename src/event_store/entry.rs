@@ -1,7 +1,7 @@
 //! An entry: everything that one command recorded, with its place in the log.
 
 use crate::domain::{
-    AccountId, Action, Balance, Command, Event, Fact, RequestId, SagaId, TransferError,
+    AccountId, Action, Balance, Command, Event, Fact, Principal, RequestId, SagaId, TransferError,
 };
 
 /// What one accepted command recorded: its context, the accounts it touched, its events in order.
@@ -23,6 +23,8 @@ pub struct Entry {
     pub saga: Option<SagaLink>,
     /// Why the caller asked for it; may be empty.
     pub reason: Box<str>,
+    /// Who gave its command, as the server knew its callers; none when it did not know them.
+    pub principal: Option<Principal>,
     /// The accounts that its events are about.
     pub accounts: Vec<EntryAccount>,
     /// Its events, 1 or more.
@@ -103,6 +105,11 @@ impl Entry {
     }
 
     /// Whether `command` is the command that this entry answered.
+    ///
+    /// Who gave it is not compared, and the entry stays with whoever gave it first. A repeat asks
+    /// what became of a command, and its answer must not depend on a credential that was renewed or
+    /// renamed meanwhile: the command would be carried out, or refused, as another one. What
+    /// somebody may ask for is judged before, by the accounts of the command, which are the same.
     #[must_use]
     pub fn answers(&self, command: &Command) -> bool {
         let Some(first) = self.events.first() else { return false };

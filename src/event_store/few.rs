@@ -31,7 +31,7 @@ impl Few {
     ) -> Result<&[Entry], Malformed> {
         let mut count = 0_usize;
         for (entry, record) in self.entries.iter_mut().zip(records) {
-            codec.decode_into(record.first_position, record.bytes, entry)?;
+            codec.decode_into(&record, entry)?;
             count = count.saturating_add(1);
         }
         Ok(self.entries.get(..count).unwrap_or(&[]))

@@ -60,7 +60,7 @@ impl History {
     /// # Errors
     /// [`HistoryError::Malformed`] when its bytes are not an entry.
     pub fn decode(&self, record: &Record<'_>) -> Result<Entry, HistoryError> {
-        Ok(self.codec.decode(record.first_position, record.bytes)?)
+        Ok(self.codec.decode(record)?)
     }
 
     /// Decodes a record into the memory of another entry.
@@ -68,7 +68,7 @@ impl History {
     /// # Errors
     /// As [`History::decode`]; the entry is then without meaning.
     pub fn decode_into(&self, record: &Record<'_>, entry: &mut Entry) -> Result<(), HistoryError> {
-        Ok(self.codec.decode_into(record.first_position, record.bytes, entry)?)
+        Ok(self.codec.decode_into(record, entry)?)
     }
 }
 

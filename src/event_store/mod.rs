@@ -26,11 +26,11 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-/// For the simulation, which drives the store in one thread.
+/// For the simulation, which drives the store in one thread, and for the sum of all limits.
 #[cfg(test)]
 pub(crate) use self::{
     committer::{Committer, Outlets, Settled},
-    stage::{Stage, Submission},
+    stage::{GROUP_BYTES_TARGET, Stage, Submission},
     writer::{Input, Writer},
 };
 pub use actor::{EventStore, MAILBOX_COMMANDS_MAX, Parts, Stopper, start};

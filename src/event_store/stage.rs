@@ -5,13 +5,13 @@ use tokio::sync::oneshot;
 use super::entry::{Entry, SagaEnd};
 use super::state::{State, Verdict};
 use crate::{
-    domain::{Command, Refusal},
+    domain::{Command, Principal, Refusal},
     log::Group,
 };
 
 /// Once the records of a group have so many bytes, further commands wait for the next group. More
 /// would make the first of them wait longer, and syncing is by then cheap beside writing.
-const GROUP_BYTES_TARGET: usize = 1024 * 1024;
+pub(crate) const GROUP_BYTES_TARGET: usize = 1024 * 1024;
 
 /// For so many commands at once memory is warmed before they are decided: few enough that what
 /// was fetched first is still in the nearest cache.
@@ -75,6 +75,8 @@ pub enum Failure {
 /// Commands that came in together, and where their answer is to go.
 #[derive(Debug)]
 pub(crate) struct Submission {
+    /// Who gave them, as the server knows its callers.
+    pub(crate) principal: Option<Principal>,
     pub(crate) commands: Vec<Command>,
     pub(crate) detail: Detail,
     pub(crate) reply: oneshot::Sender<Result<Answer, Failure>>,
@@ -121,14 +123,15 @@ impl Stage {
     /// Decides all commands of a submission, in order, into this group. Refusals wait for the
     /// group as well, because they may rest on what it records.
     pub(crate) fn decide(&mut self, state: &mut State, submission: Submission, now_micros: i64) {
-        let Submission { commands, detail, reply } = submission;
+        let Submission { principal, commands, detail, reply } = submission;
         state.observe_time(now_micros);
         let mut outcomes = Vec::new();
         let mut index = 0_usize;
         for few in commands.chunks(WARM_COMMANDS) {
             state.warm(few);
             for command in few {
-                let outcome = self.decide_one(state, command, detail, now_micros);
+                let given = Given { command, principal: principal.as_ref(), now_micros };
+                let outcome = self.decide_one(state, given, detail);
                 outcomes.extend(outcome.map(|outcome| (index, outcome)));
                 index = index.saturating_add(1);
             }
@@ -139,12 +142,12 @@ impl Stage {
     fn decide_one(
         &mut self,
         state: &mut State,
-        command: &Command,
+        given: Given<'_>,
         detail: Detail,
-        now_micros: i64,
     ) -> Option<Outcome> {
+        let Given { command, principal, now_micros } = given;
         let entry = &mut self.entry;
-        match state.decide(command, now_micros, entry) {
+        match state.decide(command, principal, now_micros, entry) {
             Verdict::Accepted => {
                 let event_count = u32::try_from(entry.events.len()).unwrap_or(u32::MAX);
                 self.group.push(event_count, |bytes| state.codec().encode(entry, bytes));
@@ -156,6 +159,14 @@ impl Stage {
             Verdict::Refused(refusal) => Some(Outcome::Refused(refusal)),
         }
     }
+}
+
+/// A command, who gave it, and when.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    command: &'a Command,
+    principal: Option<&'a Principal>,
+    now_micros: i64,
 }
 
 impl Submission {

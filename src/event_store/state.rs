@@ -10,8 +10,8 @@ use super::{
     window::Window,
 };
 use crate::domain::{
-    Account, AccountId, Action, Command, Context, Decision, Inconsistent, Ledger, Refusal,
-    Register, SagaId, Touched,
+    Account, AccountId, Action, Command, Context, Decision, Inconsistent, Ledger, Principal,
+    Refusal, Register, SagaId, Touched,
 };
 
 /// What became of a command.
@@ -168,10 +168,16 @@ impl State {
         self.newest_time_micros = self.newest_time_micros.max(now_micros);
     }
 
-    /// Decides a command that arrives at `now_micros`, and takes what it does into the state. If
-    /// it is accepted, `entry` is what it recorded; else `entry` is without meaning. The memory of
-    /// `entry` is used again, so that commands in plenty need none of their own.
-    pub fn decide(&mut self, command: &Command, now_micros: i64, entry: &mut Entry) -> Verdict {
+    /// Decides a command of a principal that arrives at `now_micros`, and takes what it does into
+    /// the state. If it is accepted, `entry` is what it recorded; else `entry` is without meaning.
+    /// The memory of `entry` is used again, so that commands in plenty need none of their own.
+    pub fn decide(
+        &mut self,
+        command: &Command,
+        principal: Option<&Principal>,
+        now_micros: i64,
+        entry: &mut Entry,
+    ) -> Verdict {
         if let Some(request_id) = command.request_id
             && let Some(position) = self.window.find(request_id)
         {
@@ -187,7 +193,7 @@ impl State {
         let mut decision = std::mem::take(&mut self.decision);
         let verdict = match self.ledger.decide(command, &context, &mut decision) {
             Ok(()) => {
-                self.record(command, time_micros, &mut decision, entry);
+                self.record(command, principal, time_micros, &mut decision, entry);
                 Verdict::Accepted
             }
             Err(refusal) => Verdict::Refused(refusal),
@@ -215,6 +221,7 @@ impl State {
     fn record(
         &mut self,
         command: &Command,
+        principal: Option<&Principal>,
         time_micros: i64,
         decision: &mut Decision,
         entry: &mut Entry,
@@ -226,6 +233,7 @@ impl State {
         entry.id_given = id_given(command);
         entry.saga = self.sagas.link(decision);
         entry.reason = command.action.reason().into();
+        entry.principal = principal.cloned();
         entry.accounts.clear();
         entry.accounts.extend(decision.touched().iter().map(|touched| EntryAccount {
             id: touched.after.id(),

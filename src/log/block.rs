@@ -12,6 +12,7 @@ pub(crate) const BLOCK_BYTES_MAX: usize = 8 * 1024;
 /// Whole records of consecutive positions, verified. Never more than one frame of an engine.
 #[derive(Debug)]
 pub struct Block {
+    format: u32,
     first_position: u64,
     last_position: u64,
     payload: Vec<u8>,
@@ -20,6 +21,8 @@ pub struct Block {
 /// One record: the events of one command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
+    /// The version of the format that it was written in, 1 to [`super::FORMAT_VERSION`].
+    pub format: u32,
     /// The position of its first event.
     pub first_position: u64,
     /// How many events it has, 1 or more.
@@ -39,9 +42,14 @@ impl Record<'_> {
 impl Block {
     /// Takes a payload of records that [`put_record`] wrote, with the positions it is said to
     /// have. `None` when it does not hold exactly that.
-    pub(crate) fn parse(first_position: u64, event_count: u32, payload: Vec<u8>) -> Option<Self> {
+    pub(crate) fn parse(
+        format: u32,
+        first_position: u64,
+        event_count: u32,
+        payload: Vec<u8>,
+    ) -> Option<Self> {
         let last_position = first_position.checked_add(u64::from(event_count))?.checked_sub(1)?;
-        let block = Self { first_position, last_position, payload };
+        let block = Self { format, first_position, last_position, payload };
         let mut records = block.records();
         let end = records.by_ref().last()?.last_position();
         (records.rest.is_empty() && end == last_position).then_some(block)
@@ -68,7 +76,7 @@ impl Block {
     /// Its records in order.
     #[must_use]
     pub fn records(&self) -> Records<'_> {
-        Records { next_position: self.first_position, rest: &self.payload }
+        Records { format: self.format, next_position: self.first_position, rest: &self.payload }
     }
 
     /// The record that holds the event at `position`.
@@ -83,6 +91,7 @@ impl Block {
 /// The records of a block, in order.
 #[derive(Debug)]
 pub struct Records<'a> {
+    format: u32,
     next_position: u64,
     rest: &'a [u8],
 }
@@ -91,7 +100,7 @@ impl<'a> Iterator for Records<'a> {
     type Item = Record<'a>;
 
     fn next(&mut self) -> Option<Record<'a>> {
-        let (record, rest) = take_record(self.next_position, self.rest)?;
+        let (record, rest) = take_record(self.format, self.next_position, self.rest)?;
         self.rest = rest;
         self.next_position = record.last_position().checked_add(1)?;
         Some(record)
@@ -144,7 +153,7 @@ fn put_record(payload: &mut Vec<u8>, event_count: u32, bytes: &[u8]) {
     payload.extend_from_slice(bytes);
 }
 
-fn take_record(first_position: u64, payload: &[u8]) -> Option<(Record<'_>, &[u8])> {
+fn take_record(format: u32, first_position: u64, payload: &[u8]) -> Option<(Record<'_>, &[u8])> {
     let (header, rest) = payload.split_first_chunk::<RECORD_HEADER_BYTES>()?;
     let [l0, l1, c0, c1] = *header;
     let length = usize::from(u16::from_le_bytes([l0, l1]));
@@ -153,5 +162,5 @@ fn take_record(first_position: u64, payload: &[u8]) -> Option<(Record<'_>, &[u8]
         return None;
     }
     let (bytes, rest) = rest.split_at_checked(length)?;
-    Some((Record { first_position, event_count, bytes }, rest))
+    Some((Record { format, first_position, event_count, bytes }, rest))
 }

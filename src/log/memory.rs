@@ -6,7 +6,8 @@ use std::sync::{Arc, RwLock};
 use super::block::put_block;
 use super::guard::{read, write};
 use super::{
-    AppendError, Block, ChainHash, Group, Head, LogId, LogReader, LogWriter, ReadError, chain,
+    AppendError, Block, ChainHash, FORMAT_VERSION, Group, Head, LogId, LogReader, LogWriter,
+    ReadError, chain,
 };
 
 /// Makes an empty log.
@@ -79,7 +80,8 @@ fn blocks_of(group: &Group, hash: &mut ChainHash) -> Vec<Arc<Block>> {
         let mut payload = Vec::new();
         let counts = put_block(&mut payload, &mut records);
         *hash = chain::extend(hash, &payload);
-        let Some(block) = Block::parse(first_position, counts.event_count, payload) else {
+        let Some(block) = Block::parse(FORMAT_VERSION, first_position, counts.event_count, payload)
+        else {
             unreachable!("a payload that was just written is a block")
         };
         first_position = block.last_position().saturating_add(1);

@@ -28,13 +28,18 @@ pub type LogId = [u8; 16];
 /// A hash of the chain: it stands for all records before it.
 pub type ChainHash = [u8; 32];
 
+/// The version of the format that records are written in now. What one may say depends on the
+/// version that it was written in: see [`Record::format`].
+pub const FORMAT_VERSION: u32 = 2;
+
 /// How large one record may be: an event with the longest texts is well below it, and a reader
 /// can bound its memory by it.
 pub const RECORD_BYTES_MAX: usize = 4 * 1024;
 
 /// How many bytes of records one group may hold, their lengths included. A batch of 8,190
-/// commands in a message of 4 MiB stays below it; a segment always has room for one such group.
-pub const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// commands in a message of 4 MiB stays below it, whoever gives them and behind whatever waits
+/// already; a segment always has room for one such group.
+pub const GROUP_BYTES_MAX: usize = 10 * 1024 * 1024;
 
 /// How far the log has come: everything up to here is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::hash::BuildHasher as _;
 
 use super::{AccountView, SCAN_ENTRIES_MAX};
 use crate::{
-    domain::{AccountId, Amount, Fact, SagaId, TransferError},
+    domain::{AccountId, Amount, Fact, Principal, SagaId, TransferError},
     event_store::{Cursor, Entry, EventIds, HistoryError, SagaEnd},
 };
 
@@ -55,6 +55,8 @@ pub struct SagaView {
     pub error: Option<TransferError>,
     /// Why the caller asked for it.
     pub reason: Box<str>,
+    /// Who asked for it; none when the server did not know its callers.
+    pub principal: Option<Principal>,
     /// When it was recorded, begin and end, in microseconds since 1970 UTC.
     pub time_micros: i64,
     /// The position of its newest event.
@@ -87,6 +89,7 @@ impl SagaView {
                 .collect(),
             error,
             reason: entry.reason.clone(),
+            principal: entry.principal.clone(),
             time_micros: entry.time_micros,
             position: entry.last_position(),
         })

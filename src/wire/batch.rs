@@ -11,14 +11,18 @@ use super::{
     status,
 };
 use crate::{
-    domain::Command,
+    domain::{Command, Principal},
     event_store::{Answer, Cursor, Detail, Entry, Failure, HistoryError, Outcome},
     proto,
     views::SagaView,
 };
 
-/// How many bytes the result of one command takes at most, its texts not counted.
+/// How many bytes the result of one command takes at most, its texts not counted, and not the name
+/// of who gave it.
 const RESULT_BYTES: usize = 256;
+/// How many bytes stand before the name of a principal in a message: a tag, and a length that takes
+/// two where the name is long.
+const NAME_HEAD_BYTES: usize = 3;
 /// How many bytes the results of a batch may take at most, texts included. A batch that might
 /// need more is not carried out: nobody must learn of it by an answer that cannot be sent. With
 /// the failures it stays below what clients take, 4 MiB by default.
@@ -37,6 +41,8 @@ pub(super) struct Batch {
     indexes: Vec<i32>,
     /// What is wrong with the others.
     invalid: Vec<(i32, Status)>,
+    /// Who gave them.
+    pub(super) principal: Option<Principal>,
     return_results: bool,
 }
 
@@ -56,6 +62,7 @@ impl Batch {
     /// INVALID_ARGUMENT when there are none, or more than `commands_max`, or their results might be
     /// too large.
     pub(super) fn parse(
+        principal: Option<Principal>,
         commands: Vec<proto::BatchCommand>,
         return_results: bool,
         commands_max: usize,
@@ -66,12 +73,13 @@ impl Batch {
             return Err(parse::invalid("commands", limit));
         }
         if return_results {
-            expect_small_results(&commands)?;
+            expect_small_results(principal.as_ref(), &commands)?;
         }
         let mut batch = Self {
             commands: Vec::with_capacity(commands.len()),
             indexes: Vec::with_capacity(commands.len()),
             invalid: Vec::new(),
+            principal,
             return_results,
         };
         // One for all of them: one call that is denied is told once.
@@ -113,6 +121,7 @@ impl Batch {
             let Some(index) = self.indexes.get(place).copied() else { continue };
             match judged {
                 Ok(done) if self.return_results => {
+                    let done = names_nobody_else(done, self.principal.as_ref());
                     let result = done.result(&ids);
                     told.results.push(proto::BatchResult { index, result });
                 }
@@ -218,9 +227,24 @@ fn replayed(command: &Command, entry: Result<Entry, HistoryError>) -> Result<Don
     }
 }
 
+/// What a result of a batch tells: not who else gave the command before, where it is a repeat of
+/// somebody else's. How long that name is nobody knows before the batch is carried out, and then
+/// its answer must fit into a message.
+fn names_nobody_else(mut done: Done, caller: Option<&Principal>) -> Done {
+    if done.replayed && done.entry.principal.as_ref() != caller {
+        done.entry.principal = None;
+    }
+    done
+}
+
 /// That the results of these commands can be sent, whatever they come to.
-fn expect_small_results(commands: &[proto::BatchCommand]) -> Result<(), Status> {
-    let bytes = commands.iter().map(|command| text_bytes(command).saturating_add(RESULT_BYTES));
+fn expect_small_results(
+    principal: Option<&Principal>,
+    commands: &[proto::BatchCommand],
+) -> Result<(), Status> {
+    let name = principal.map(|name| name.as_str().len().saturating_add(NAME_HEAD_BYTES));
+    let rest = RESULT_BYTES.saturating_add(name.unwrap_or(0));
+    let bytes = commands.iter().map(|command| text_bytes(command).saturating_add(rest));
     if bytes.fold(0, usize::saturating_add) <= RESULTS_BYTES_MAX {
         return Ok(());
     }
@@ -258,4 +282,128 @@ fn render_failures(failures: Vec<(i32, Status)>) -> Vec<proto::BatchFailure> {
 fn short(code: Code, message: &str) -> tonic_types::Status {
     let message = message.chars().take(SHORT_MESSAGE_CHARS).collect();
     tonic_types::Status { code: code.into(), message, details: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        domain::{
+            AMOUNT_MAX_MINOR, AccountId, Amount, Balance, CurrencyCode, Event, Fact, Owner,
+            PRINCIPAL_CHARS_MAX, RequestId, SagaId,
+        },
+        event_store::{AccountLink, Codec, EntryAccount, EventIds, GROUP_BYTES_TARGET, SagaLink},
+        log::{GROUP_BYTES_MAX, RECORD_BYTES_MAX},
+        ops::config::Limits,
+        proto::batch_command::Command as Kind,
+    };
+
+    /// The bytes of a record in a group beside what it says.
+    const RECORD_HEADER_BYTES: usize = 4;
+    /// So far on nobody will ever be: all numbers are as long as they get.
+    const FAR: u64 = 1 << 62;
+
+    fn account(id: u128) -> EntryAccount {
+        EntryAccount {
+            id: AccountId::new(Uuid::from_u128(id)),
+            number: u32::MAX,
+            version: FAR,
+            balance: Balance::new(AMOUNT_MAX_MINOR).unwrap(),
+            link: AccountLink { previous: 1, skip: 1 },
+        }
+    }
+
+    /// An entry with everything that is not in its request as long as it gets.
+    fn entry(accounts: usize, facts: Vec<(usize, Fact)>) -> Entry {
+        Entry {
+            first_position: FAR,
+            time_micros: i64::MAX,
+            principal: Principal::new(&"🐚".repeat(PRINCIPAL_CHARS_MAX)).ok(),
+            accounts: [account(1), account(2)].into_iter().take(accounts).collect(),
+            events: facts.into_iter().map(|(slot, fact)| Event { slot, fact }).collect(),
+            ..Entry::default()
+        }
+    }
+
+    /// A transfer; it completes, or gives the money back.
+    fn transfer(completes: bool) -> Entry {
+        let (amount, balance) = (Amount::new(AMOUNT_MAX_MINOR).unwrap(), Balance::ZERO);
+        let to = account(2).id;
+        let deposited = |compensation| Fact::MoneyDeposited { amount, balance, compensation };
+        let begun = vec![
+            (0, Fact::TransferInitiated { to, amount }),
+            (0, Fact::MoneyWithdrawn { amount, balance }),
+        ];
+        let ended = if completes {
+            vec![(1, deposited(false)), (0, Fact::TransferCompleted), (1, Fact::TransferCompleted)]
+        } else {
+            let error = crate::domain::TransferError::DestinationNotFound;
+            vec![(0, deposited(true)), (0, Fact::TransferFailed { error })]
+        };
+        let facts = begun.into_iter().chain(ended).collect();
+        let saga = Some(SagaLink { id: SagaId::new(Uuid::from_u128(9)), previous: 1 });
+        Entry { saga, ..entry(if completes { 2 } else { 1 }, facts) }
+    }
+
+    /// Each kind of command as briefly as it can be asked for, with what it records.
+    fn kinds() -> Vec<(Kind, Entry)> {
+        let id = Uuid::from_u128(1).to_string();
+        let (account_id, amount_minor) = (id.clone(), AMOUNT_MAX_MINOR);
+        let (amount, balance) = (Amount::new(amount_minor).unwrap(), Balance::ZERO);
+        let move_all = proto::TransferMoneyRequest {
+            from_account_id: id.clone(),
+            to_account_id: id.clone(),
+            amount_minor,
+            ..Default::default()
+        };
+        let mut named = move_all.clone();
+        (named.request_id, named.saga_id) = (id.clone(), id.clone());
+        let named_entry = Entry {
+            id_given: true,
+            request_id: Some(RequestId::new(Uuid::from_u128(3))),
+            ..transfer(true)
+        };
+        let opened = Fact::AccountOpened {
+            owner: Owner::new("A").unwrap(),
+            currency: CurrencyCode::parse("ZZZZZZZZZZ").unwrap(),
+            initial_balance: Balance::ZERO,
+        };
+        let deposited = Fact::MoneyDeposited { amount, balance, compensation: false };
+        let deposit = proto::DepositMoneyRequest {
+            account_id: account_id.clone(),
+            amount_minor,
+            ..Default::default()
+        };
+        let open = proto::OpenAccountRequest { owner: "A".to_owned(), ..Default::default() };
+        let close = proto::CloseAccountRequest { account_id, ..Default::default() };
+        vec![
+            (Kind::TransferMoney(move_all.clone()), transfer(true)),
+            (Kind::TransferMoney(move_all), transfer(false)),
+            (Kind::TransferMoney(named), named_entry),
+            (Kind::DepositMoney(deposit), entry(1, vec![(0, deposited)])),
+            (Kind::OpenAccount(open), entry(1, vec![(0, opened)])),
+            (Kind::CloseAccount(close), entry(1, vec![(0, Fact::AccountClosed)])),
+        ]
+    }
+
+    /// What a batch repeats of its message, it takes from the message's size; what every command
+    /// adds to that is in its record.
+    #[test]
+    fn the_largest_batch_fits_into_a_group_whoever_gives_it() {
+        let codec = Codec::new(EventIds::new([7; 16]));
+        for (kind, entry) in kinds() {
+            let mut record = Vec::new();
+            codec.encode(&entry, &mut record);
+            let command = proto::BatchCommand { command: Some(kind) };
+            let request =
+                proto::ExecuteBatchRequest { commands: vec![command], return_results: false };
+            assert!(record.len() + 2 * 1024 <= RECORD_BYTES_MAX, "with the longest texts as well");
+            let added = (record.len() + RECORD_HEADER_BYTES).saturating_sub(request.encoded_len());
+            let Limits { message_bytes, batch_commands, .. } = Limits::default();
+            let group = GROUP_BYTES_TARGET + message_bytes + added * batch_commands;
+            assert!(group <= GROUP_BYTES_MAX, "{group} bytes: {request:?}");
+        }
+    }
 }

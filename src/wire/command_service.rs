@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     batch::{Batch, BatchAnswer, judge_one},
     deadline,
-    entrance::{Visit, visit},
+    entrance::{Visit, principal, visit},
     guarded::{Messages, guarded},
     late::Late,
     parse, permit,
@@ -19,7 +19,7 @@ use super::{
     status,
 };
 use crate::{
-    domain::Command,
+    domain::{Command, Principal},
     event_store::{Answer, Detail, EventIds, EventStore, Failure},
     ops::config::Limits,
     proto::{self, command_service_server::CommandService},
@@ -51,8 +51,12 @@ impl Desk {
     }
 
     /// Carries out one command.
-    async fn execute(&self, command: Command) -> Result<Done, Status> {
-        let answer = self.store.execute(vec![command], Detail::All).await;
+    async fn execute(
+        &self,
+        principal: Option<Principal>,
+        command: Command,
+    ) -> Result<Done, Status> {
+        let answer = self.store.execute(principal, vec![command], Detail::All).await;
         let Answer { mut commands, mut outcomes, position: _ } = answer.map_err(status::failed)?;
         match (commands.pop(), outcomes.pop()) {
             (Some(command), Some((_, outcome))) => judge_one(&self.reads, command, outcome).await,
@@ -96,9 +100,10 @@ impl CommandService for Commands {
         request: Request<proto::OpenAccountRequest>,
     ) -> Result<Response<proto::OpenAccountResponse>, Status> {
         permit::check(&request)?;
+        let principal = principal(&request);
         let command = parse::open_account(request.get_ref())?;
         let desk = self.desk.get()?;
-        let done = desk.execute(command).await?;
+        let done = desk.execute(principal, command).await?;
         Ok(Response::new(done.opened(&desk.ids)))
     }
 
@@ -107,9 +112,10 @@ impl CommandService for Commands {
         request: Request<proto::DepositMoneyRequest>,
     ) -> Result<Response<proto::DepositMoneyResponse>, Status> {
         permit::check(&request)?;
+        let principal = principal(&request);
         let command = parse::deposit_money(request.get_ref())?;
         let desk = self.desk.get()?;
-        let done = desk.execute(command).await?;
+        let done = desk.execute(principal, command).await?;
         Ok(Response::new(done.deposited(&desk.ids)))
     }
 
@@ -118,9 +124,10 @@ impl CommandService for Commands {
         request: Request<proto::WithdrawMoneyRequest>,
     ) -> Result<Response<proto::WithdrawMoneyResponse>, Status> {
         permit::check(&request)?;
+        let principal = principal(&request);
         let command = parse::withdraw_money(request.into_inner())?;
         let desk = self.desk.get()?;
-        let done = desk.execute(command).await?;
+        let done = desk.execute(principal, command).await?;
         Ok(Response::new(done.withdrawn(&desk.ids)))
     }
 
@@ -129,9 +136,10 @@ impl CommandService for Commands {
         request: Request<proto::TransferMoneyRequest>,
     ) -> Result<Response<proto::TransferMoneyResponse>, Status> {
         permit::check(&request)?;
+        let principal = principal(&request);
         let command = parse::transfer_money(request.get_ref())?;
         let desk = self.desk.get()?;
-        let done = desk.execute(command).await?;
+        let done = desk.execute(principal, command).await?;
         Ok(Response::new(done.transferred()))
     }
 
@@ -140,9 +148,10 @@ impl CommandService for Commands {
         request: Request<proto::CloseAccountRequest>,
     ) -> Result<Response<proto::CloseAccountResponse>, Status> {
         permit::check(&request)?;
+        let principal = principal(&request);
         let command = parse::close_account(request.get_ref())?;
         let desk = self.desk.get()?;
-        let done = desk.execute(command).await?;
+        let done = desk.execute(principal, command).await?;
         Ok(Response::new(done.closed(&desk.ids)))
     }
 
@@ -150,16 +159,16 @@ impl CommandService for Commands {
         &self,
         request: Request<proto::ExecuteBatchRequest>,
     ) -> Result<Response<proto::ExecuteBatchResponse>, Status> {
-        let visit = visit(&request).cloned();
+        let (principal, visit) = (principal(&request), visit(&request).cloned());
         let proto::ExecuteBatchRequest { commands, return_results } = request.into_inner();
-        let commands_max = self.limits.batch_commands;
-        let mut batch = Batch::parse(commands, return_results, commands_max, visit.as_ref())?;
+        let (most, visit) = (self.limits.batch_commands, visit.as_ref());
+        let mut batch = Batch::parse(principal, commands, return_results, most, visit)?;
         let desk = self.desk.get()?;
         let commands = std::mem::take(&mut batch.commands);
         let answer = if commands.is_empty() {
             Ok(desk.nothing_done())
         } else {
-            desk.store.execute(commands, batch.detail()).await
+            desk.store.execute(batch.principal.clone(), commands, batch.detail()).await
         };
         let BatchAnswer { position, accepted_count, failures, results } =
             batch.answer(&desk.reads, answer).await?;
@@ -179,6 +188,7 @@ impl CommandService for Commands {
             desk: desk.clone(),
             limits: self.limits.clone(),
             stopping: self.stopping.clone(),
+            principal: principal(&request),
             visit: visit.clone(),
         };
         tokio::spawn(submissions.submit_all(request.into_inner(), sender));
@@ -210,6 +220,7 @@ struct Submissions {
     desk: Desk,
     limits: Limits,
     stopping: watch::Receiver<bool>,
+    principal: Option<Principal>,
     visit: Option<Visit>,
 }
 
@@ -245,14 +256,17 @@ impl Submissions {
 
     async fn submit(&self, request: proto::ExecuteStreamRequest) -> Result<Submitted, Status> {
         let proto::ExecuteStreamRequest { commands, return_results } = request;
-        let (commands_max, visit) = (self.limits.batch_commands, self.visit.as_ref());
-        let mut batch = Batch::parse(commands, return_results, commands_max, visit)?;
+        let (principal, visit) = (self.principal.clone(), self.visit.as_ref());
+        let most = self.limits.batch_commands;
+        let mut batch = Batch::parse(principal, commands, return_results, most, visit)?;
         let commands = std::mem::take(&mut batch.commands);
         if commands.is_empty() {
             let answer = Ok(self.desk.nothing_done());
             return Ok(Submitted { batch, answer: Box::pin(async { answer }) });
         }
-        let answer = self.desk.store.execute_patiently(commands, batch.detail()).await;
+        let principal = batch.principal.clone();
+        let store = &self.desk.store;
+        let answer = store.execute_patiently(principal, commands, batch.detail()).await;
         let answer = answer.map_err(status::failed)?;
         Ok(Submitted { batch, answer: Box::pin(answer) })
     }

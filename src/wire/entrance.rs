@@ -14,7 +14,10 @@ use tonic::{
 };
 
 use super::{Peer, status};
-use crate::access::{Caller, Denied, Gate, Identity, Place, policy};
+use crate::{
+    access::{Caller, Denied, Gate, Identity, Place, policy},
+    domain::Principal,
+};
 
 /// What a method is called in the audit that the server does not have.
 const OTHER: &str = "-";
@@ -42,6 +45,12 @@ struct Visitor {
 #[must_use]
 pub fn caller<T>(request: &tonic::Request<T>) -> Option<&Caller> {
     visit(request).map(Visit::caller)
+}
+
+/// Whom a request is from, to be recorded with what it does. Noted in its extensions, which no
+/// client can write.
+pub(super) fn principal<T>(request: &tonic::Request<T>) -> Option<Principal> {
+    request.extensions().get().cloned()
 }
 
 pub(super) fn visit<T>(request: &tonic::Request<T>) -> Option<&Visit> {
@@ -99,6 +108,7 @@ impl Entrance {
             _place: place,
         };
         let visit = Visit(Arc::new(visitor));
+        request.extensions_mut().insert(visit.caller().principal().clone());
         request.extensions_mut().insert(visit.clone());
         Ok(Some(visit))
     }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::status::transfer_reason;
 use crate::{
-    domain::{AccountState, Balance, EventKind, Fact},
+    domain::{AccountState, Balance, EventKind, Fact, Principal},
     event_store::{Entry, EventIds, Numbered},
     proto,
     views::{AccountView, Recorded, SagaState, SagaView, StepState, Transaction, TransactionKind},
@@ -30,6 +30,11 @@ fn id(id: Uuid) -> String {
     id.hyphenated().to_string()
 }
 
+/// The name of a principal; empty without one.
+fn name(principal: Option<&Principal>) -> String {
+    principal.map(Principal::as_str).unwrap_or_default().to_owned()
+}
+
 /// An event of an entry.
 pub(super) fn event(ids: &EventIds, entry: &Entry, event: &Numbered<'_>) -> proto::Event {
     proto::Event {
@@ -40,6 +45,7 @@ pub(super) fn event(ids: &EventIds, entry: &Entry, event: &Numbered<'_>) -> prot
         event_time: Some(time(entry.time_micros)),
         saga_id: entry.saga.map(|saga| id(saga.id.uuid())).unwrap_or_default(),
         request_id: entry.request_id.map(|request| id(request.uuid())).unwrap_or_default(),
+        principal: name(entry.principal.as_ref()),
         payload: Some(payload(event.fact, &entry.reason)),
     }
 }
@@ -151,6 +157,7 @@ pub(super) fn saga(view: &SagaView) -> proto::Saga {
         start_time: Some(time(view.time_micros)),
         end_time: Some(time(view.time_micros)),
         reason: view.reason.to_string(),
+        principal: name(view.principal.as_ref()),
         position: number(view.position),
     }
 }
@@ -183,6 +190,7 @@ pub(super) fn transaction(ids: &EventIds, transaction: &Transaction) -> proto::T
         reason: reason.to_owned(),
         position: number(transaction.position),
         time: Some(time(entry.time_micros)),
+        principal: name(entry.principal.as_ref()),
     }
 }
 

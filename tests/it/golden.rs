@@ -136,8 +136,50 @@ fn line(event: &Event) -> String {
     format!("{position} {ids} {seconds}.{nanos:09} {what} [{saga_id}] [{request_id}]")
 }
 
+/// The version that the header of a file tells.
+fn version(file: &[u8]) -> u32 {
+    u32::from_le_bytes(*file[8..].first_chunk().unwrap())
+}
+
+/// What was written in version 1 is as it was, but for the seal and what a torn write left, and
+/// what came after is in a segment of version 2.
+fn goes_on_in_version_2(before: &BTreeMap<String, Vec<u8>>, after: &BTreeMap<String, Vec<u8>>) {
+    let segments = |files: &BTreeMap<String, Vec<u8>>| -> Vec<Vec<u8>> {
+        let segments = files.iter().filter(|(name, _)| name.starts_with('0'));
+        segments.map(|(_, bytes)| bytes.clone()).collect()
+    };
+    let (before, after) = (segments(before), segments(after));
+    let versions: Vec<u32> = after.iter().map(|file| version(file)).collect();
+    let old = vec![1; before.len()];
+    assert_eq!(versions, [&old[..], &[2]].concat());
+    let sealed = before.len() - 1;
+    assert_eq!(before[..sealed], after[..sealed]);
+    assert_eq!(before[sealed][..1024], after[sealed][..1024]);
+}
+
+/// A backup, and what is restored from it, have the same events under the same hash.
+fn copies_are_the_same(path: &Path, told: &str) {
+    let parent = tempfile::tempdir().unwrap();
+    let (backup, restored) = (parent.path().join("backup"), parent.path().join("restored"));
+    let run = |arguments: [&str; 3], from: &Path, to: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_daybook"));
+        let command = command.env_clear().arg(arguments[0]).arg(arguments[1]).arg(from);
+        let done = command.arg(arguments[2]).arg(to).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    run(["backup", "--data-dir", "--to"], path, &backup);
+    run(["restore", "--from", "--data-dir"], &backup, &restored);
+    let hash = told.lines().find_map(|line| line.strip_prefix("hash ")).unwrap();
+    for copy in [&backup, &restored] {
+        let verified = verify(copy);
+        let found = String::from_utf8(verified.stdout).unwrap();
+        assert!(verified.status.success() && found.contains(hash), "{found}");
+    }
+}
+
 /// Intent: what version 1 wrote is read as it was meant: positions, hashes, accounts, transfers,
-/// events. It goes on from there, and all of it is there after another start.
+/// events. It goes on from there, in segments of version 2, and all of it is there after another
+/// start, and in a backup.
 #[tokio::test]
 async fn directories_of_version_1_are_read_for_ever() {
     for (name, text, expected) in VERSION_1 {
@@ -166,6 +208,11 @@ async fn directories_of_version_1_are_read_for_ever() {
         let after = told(&server).await;
         server.terminate();
         assert_eq!(server.exit_code(Duration::from_secs(20)).await, 0);
+        goes_on_in_version_2(&before, &files(path));
+        // The new segment has its full length, so one directory of the three is enough here.
+        if name == "stopped" {
+            copies_are_the_same(path, &after);
+        }
         let server = Server::start(path).await;
         assert_eq!(told(&server).await, after, "{name}");
         let events = |text: &str| text.lines().filter(|line| line.contains('[')).count();
@@ -173,10 +220,10 @@ async fn directories_of_version_1_are_read_for_ever() {
     }
 }
 
-/// Says in a file that it is of the next version, with a checksum that is right.
-fn make_newer(path: &Path) {
+/// Says in a file that it is of another version, with a checksum that is right.
+fn set_version(path: &Path, version: u32) {
     let mut bytes = fs::read(path).unwrap();
-    bytes[8..12].copy_from_slice(&2_u32.to_le_bytes());
+    bytes[8..12].copy_from_slice(&version.to_le_bytes());
     bytes[12..16].fill(0);
     let checksum = crc32c::crc32c(&bytes[..512]);
     bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
@@ -194,12 +241,12 @@ async fn a_directory_of_a_newer_version_is_refused_and_left_as_it_is() {
         let directory = directory(text);
         let path = directory.path();
         let name = format!("{number:020}.seg");
-        make_newer(&path.join(&name));
+        set_version(&path.join(&name), 3);
         for left_over in ["spare.tmp", "newest.tmp", "newest.new", "checkpoint.tmp", "notes.txt"] {
             fs::write(path.join(left_over), left_over).unwrap();
         }
         let before = files(path);
-        let message = format!("{name} is of format version 2; this program knows version 1");
+        let message = format!("{name} is of format version 3; this program knows version 2");
 
         let verified = verify(path);
         assert_eq!(verified.status.code(), Some(EXIT_DAMAGED));
@@ -219,7 +266,7 @@ async fn a_checkpoint_of_a_newer_version_is_left_as_it_is() {
     let (_, text, expected) = VERSION_1[2];
     let directory = directory(text);
     let path = directory.path().join("checkpoint");
-    make_newer(&path);
+    set_version(&path, 2);
     let before = fs::read(&path).unwrap();
     let server = Server::start(directory.path()).await;
     assert_eq!(told(&server).await, expected);

@@ -1,11 +1,10 @@
 //! Backups: made while the log is written, on a disk of their own that fails as well.
 
-use std::{collections::BTreeMap, io::ErrorKind};
+use std::io::ErrorKind;
 
 use super::{
     disk::{Faults, SimDisk},
     node::Node,
-    readers::told_by_log,
     world::World,
 };
 use crate::{
@@ -52,11 +51,7 @@ impl World {
         assert_eq!(again.expect("the backup is whole").hash, copied.hash);
         let node = self.start_on(&restored).expect("a restored log can be opened");
         assert_eq!(node.damage, None);
-        let (found, head) = told_by_log(&node, self.model.head).expect("the log can be read");
-        assert_eq!(head, self.model.head);
-        let expected: BTreeMap<_, _> =
-            self.model.accounts.iter().map(|(id, it)| (*id, it.events.clone())).collect();
-        assert_eq!(found, expected, "the events of the restored log");
+        self.check_log(&node);
         assert_eq!(node.books().position(), self.model.head);
     }
 }

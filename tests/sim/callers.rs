@@ -4,12 +4,36 @@ use uuid::Uuid;
 
 use super::{model::Account, world::World};
 use crate::domain::{
-    AccountId, Action, Amount, Balance, Command, CurrencyCode, Owner, Parties, Reason, RequestId,
-    SagaId,
+    AccountId, Action, Amount, Balance, Command, CurrencyCode, Owner, Parties, Principal, Reason,
+    RequestId, SagaId,
 };
 
+/// Commands that come in together, and who gives them.
+#[derive(Clone, Debug)]
+pub(super) struct Given {
+    pub(super) principal: Option<Principal>,
+    pub(super) commands: Vec<Command>,
+}
+
+impl Given {
+    /// Who gives them, by name.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.principal.as_ref().map(Principal::as_str)
+    }
+}
+
 impl World {
-    pub(super) fn command(&mut self) -> Command {
+    /// Some commands of somebody, who may be unknown.
+    pub(super) fn given(&mut self) -> Given {
+        let count = 1 + self.rng.below(self.knobs.batch);
+        let commands = (0..count).map(|_| self.command()).collect();
+        let names = ["ada", "bob@example.com", "Çelik 🐚"];
+        let known = if self.knows_callers { names.len() } else { 0 };
+        let name = names[..known].get(self.rng.below(known + 1));
+        Given { principal: name.map(|name| Principal::new(name).unwrap()), commands }
+    }
+
+    fn command(&mut self) -> Command {
         if self.chance(self.knobs.repeats) && !self.used.is_empty() {
             let newest = self.used.len().min(12);
             return self.used[self.used.len() - 1 - self.rng.below(newest)].clone();

@@ -45,11 +45,13 @@ struct Tally {
     tails: u64,
     damages: u64,
     damages_told: u64,
+    principals: u64,
+    older: u64,
 }
 
 impl Tally {
     /// All counts, with how often each must have happened in a thousand seeds.
-    fn counts(&self) -> [(&'static str, u64, u64); 22] {
+    fn counts(&self) -> [(&'static str, u64, u64); 24] {
         [
             ("commands", self.commands, 30_000),
             ("refused", self.refused, 5_000),
@@ -73,6 +75,8 @@ impl Tally {
             ("reads of a tail", self.tails, 1_000),
             ("damages", self.damages, 2_500),
             ("damages told", self.damages_told, 1_000),
+            ("positions with a principal", self.principals, 50_000),
+            ("logs of version 1", self.older, 100),
         ]
     }
 
@@ -100,6 +104,8 @@ impl Tally {
             tails,
             damages,
             damages_told,
+            principals,
+            older,
         } = other;
         self.commands += commands;
         self.refused += refused;
@@ -123,6 +129,8 @@ impl Tally {
         self.tails += tails;
         self.damages += damages;
         self.damages_told += damages_told;
+        self.principals += principals;
+        self.older += older;
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Model {
     window: u64,
     /// The position of the newest event.
     pub(super) head: u64,
+    /// Who caused the event at each position, from 1.
+    pub(super) principals: Vec<Option<String>>,
 }
 
 /// An account: every event of it.
@@ -73,8 +75,8 @@ impl Model {
         self.accounts.values().map(|account| account.at(position).1).sum()
     }
 
-    /// Carries a command out, and tells what must have come of it.
-    pub(super) fn carry_out(&mut self, command: &Command) -> Told {
+    /// Carries a command of somebody out, and tells what must have come of it.
+    pub(super) fn carry_out(&mut self, principal: Option<&str>, command: &Command) -> Told {
         let request_id = command.request_id.map(crate::domain::RequestId::uuid);
         if let Some(request_id) = request_id
             && let Some((position, _)) =
@@ -88,6 +90,7 @@ impl Model {
             Ok((count, end)) => {
                 self.requests.extend(request_id.map(|request_id| (first, request_id)));
                 assert_eq!(self.head, first + count - 1);
+                self.principals.resize(self.head as usize, principal.map(str::to_owned));
                 Told::Recorded { first, count, end }
             }
             Err(rule) => Told::Refused(rule),

@@ -12,9 +12,8 @@ use std::{
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::disk::SimDisk;
+use super::{callers::Given, disk::SimDisk};
 use crate::{
-    domain::Command,
     event_store::{
         Answer, Committer, Detail, Failure, History, Input, Outlets, Settled, Stage, StoreStatus,
         Submission, Writer,
@@ -35,8 +34,8 @@ use crate::{
 const OUTBOX: usize = 1_024;
 
 /// A submission that has no answer yet.
-pub(super) struct Waiting {
-    pub(super) commands: Vec<Command>,
+struct Waiting {
+    given: Given,
     answer: oneshot::Receiver<Result<Answer, Failure>>,
 }
 
@@ -138,12 +137,13 @@ impl Node {
     }
 
     /// Puts commands into the mailbox.
-    pub(super) fn submit(&mut self, commands: Vec<Command>) {
+    pub(super) fn submit(&mut self, given: Given) {
         let Some(store) = &mut self.store else { return };
         let (reply, answer) = oneshot::channel();
-        let submission = Submission { commands: commands.clone(), detail: Detail::All, reply };
+        let Given { principal, commands } = given.clone();
+        let submission = Submission { principal, commands, detail: Detail::All, reply };
         store.writer.take(Input::Commands(submission));
-        store.waiting.push_back(Waiting { commands, answer });
+        store.waiting.push_back(Waiting { given, answer });
     }
 
     /// The writer takes its turn.
@@ -176,7 +176,7 @@ impl Node {
     }
 
     /// The next submission that has its answer, in the order in which they came in.
-    pub(super) fn answered(&mut self) -> Option<(Vec<Command>, Result<Answer, Failure>)> {
+    pub(super) fn answered(&mut self) -> Option<(Given, Result<Answer, Failure>)> {
         let store = self.store.as_mut()?;
         while let Ok(Settled { durable, replies }) = store.outbox.try_recv() {
             if let Some(position) = durable.filter(|position| *position != store.durable) {
@@ -188,13 +188,13 @@ impl Node {
         }
         let result = store.waiting.front_mut()?.answer.try_recv().ok()?;
         let waiting = store.waiting.pop_front()?;
-        Some((waiting.commands, result))
+        Some((waiting.given, result))
     }
 
     /// Those who would have got an answer, had the process lived on.
-    pub(super) fn unanswered(&mut self) -> Vec<Vec<Command>> {
+    pub(super) fn unanswered(&mut self) -> Vec<Given> {
         let Some(store) = &mut self.store else { return Vec::new() };
-        store.waiting.drain(..).map(|waiting| waiting.commands).collect()
+        store.waiting.drain(..).map(|waiting| waiting.given).collect()
     }
 
     /// The views take their turn.

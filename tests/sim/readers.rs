@@ -6,24 +6,45 @@ use uuid::Uuid;
 
 use super::{node::Node, world::World};
 use crate::{
-    domain::{AccountId, AccountState, Balance},
+    domain::{AccountId, AccountState, Balance, Principal},
     event_store::HistoryError,
     views::{AsOf, AsOfError, Direction, account_as_of, list_events},
 };
 
-/// The events of each account: the position, and the balance right after.
-type Told = BTreeMap<Uuid, Vec<(u64, i64)>>;
+/// What a log tells.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// The events of each account: the position, and the balance right after.
+    pub(super) accounts: BTreeMap<Uuid, Vec<(u64, i64)>>,
+    /// Who caused the event at each position, from 1.
+    pub(super) principals: Vec<Option<String>>,
+}
+
+impl Told {
+    /// How far it came.
+    pub(super) fn head(&self) -> u64 {
+        self.principals.len() as u64
+    }
+}
 
 impl World {
     /// The log from its beginning, and the books, against the model.
     pub(super) fn check_all(&mut self, node: &Node) {
-        let (found, head) = told_by_log(node, self.model.head).expect("the log can be read");
-        assert_eq!(head, self.model.head);
-        let expected: BTreeMap<Uuid, Vec<(u64, i64)>> =
-            self.model.accounts.iter().map(|(id, it)| (*id, it.events.clone())).collect();
-        assert_eq!(found, expected, "the events of the log");
+        self.check_log(node);
         self.check_books(node);
-        self.tally.positions += head;
+        self.tally.positions += self.model.head;
+        let known = self.model.principals.iter().flatten();
+        self.tally.principals += known.count() as u64;
+    }
+
+    /// The log from its beginning, against the model.
+    pub(super) fn check_log(&self, node: &Node) {
+        let found = told_by_log(node, self.model.head).expect("the log can be read");
+        assert_eq!(found.head(), self.model.head);
+        let accounts = self.model.accounts.iter().map(|(id, it)| (*id, it.events.clone()));
+        let principals = self.model.principals.clone();
+        let expected = Told { accounts: accounts.collect(), principals };
+        assert_eq!(found, expected, "the events of the log");
     }
 
     fn check_books(&self, node: &Node) {
@@ -132,23 +153,25 @@ impl World {
     }
 }
 
-/// The events of each account that the log tells, up to a position, and how far it came.
-pub(super) fn told_by_log(node: &Node, head: u64) -> Result<(Told, u64), HistoryError> {
-    let (mut found, mut cursor) = (Told::new(), node.history.cursor());
-    let (mut position, mut time) = (0, 0);
-    while position < head {
-        let entry = cursor.entry(position + 1)?;
-        assert_eq!(entry.first_position, position + 1, "positions have no gaps");
+/// What the log tells up to a position.
+pub(super) fn told_by_log(node: &Node, head: u64) -> Result<Told, HistoryError> {
+    let (mut told, mut cursor, mut time) = (Told::default(), node.history.cursor(), 0);
+    while told.head() < head {
+        let next = told.head() + 1;
+        let entry = cursor.entry(next)?;
+        assert_eq!(entry.first_position, next, "positions have no gaps");
+        let name = entry.principal.as_ref().map(Principal::as_str);
         assert!(entry.time_micros >= time, "time goes back within the log");
         time = entry.time_micros;
         for event in entry.numbered() {
-            let events = found.entry(event.account.id.uuid()).or_default();
+            let events = told.accounts.entry(event.account.id.uuid()).or_default();
             let balance = events.last().map_or(0, |(_, balance)| *balance);
             let balance = event.fact.balance_after().map_or(balance, Balance::minor);
             events.push((event.position, balance));
             assert_eq!(event.version, events.len() as u64, "versions have no gaps");
-            position = event.position;
+            told.principals.push(name.map(str::to_owned));
+            assert_eq!(event.position, told.head());
         }
     }
-    Ok((found, position))
+    Ok(told)
 }

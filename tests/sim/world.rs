@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::{
     Tally,
+    callers::Given,
     disk::{Faults, Rng, SimDisk},
     model::{Model, Told, end, rule},
     node::Node,
@@ -21,7 +22,7 @@ use super::{
 use crate::{
     domain::Command,
     event_store::{Answer, Failure, Outcome, StoreStatus},
-    log::file::{OpenError, Options},
+    log::file::{OpenError, Options, make_version_1},
     ops::{Clock as _, ManualClock},
     server::ServeError,
 };
@@ -39,7 +40,7 @@ pub(super) struct Knobs {
     lives: usize,
     steps: usize,
     pub(super) accounts: usize,
-    batch: usize,
+    pub(super) batch: usize,
     window: u64,
     small_commands_max: usize,
     segment_bytes: u64,
@@ -53,6 +54,8 @@ pub(super) struct Knobs {
     pub(super) short: bool,
     failures: bool,
     full: bool,
+    /// How many submissions a program answered that knew format version 1 only, before all others.
+    older: Option<usize>,
 }
 
 impl Knobs {
@@ -76,6 +79,7 @@ impl Knobs {
             short: rng.one_in(3),
             failures: !rng.one_in(4),
             full: rng.one_in(4),
+            older: rng.one_in(4).then(|| rng.below(12)),
         }
     }
 }
@@ -90,10 +94,12 @@ pub(super) struct World {
     /// What is known to have been carried out.
     pub(super) model: Model,
     /// What may have been carried out since, in order: a beginning of it was.
-    unknown: Vec<Vec<Command>>,
+    unknown: Vec<Given>,
     /// The request ids that were used, with their commands.
     pub(super) used: Vec<Command>,
     pub(super) requests: u128,
+    /// Whether commands come with who gives them.
+    pub(super) knows_callers: bool,
     /// How far the log was durable before the newest group, and whether that was witnessed since.
     durable_before: u64,
     is_witnessed: bool,
@@ -117,6 +123,7 @@ pub(super) fn live(seed: u64, is_told: bool) -> (Tally, u64) {
         unknown: Vec::new(),
         used: Vec::new(),
         requests: 0,
+        knows_callers: true,
         durable_before: 0,
         is_witnessed: true,
         tailed: Vec::new(),
@@ -127,6 +134,9 @@ pub(super) fn live(seed: u64, is_told: bool) -> (Tally, u64) {
         rng,
     };
     world.tell(|| format!("{:#?}", world.knobs));
+    if let Some(submissions) = world.knobs.older {
+        world.older_life(submissions);
+    }
     for _ in 0..world.knobs.lives {
         world.life();
     }
@@ -164,6 +174,24 @@ impl World {
     pub(super) fn start_on(&self, disk: &SimDisk) -> Result<Node, ServeError> {
         let Knobs { window, small_commands_max, .. } = self.knobs;
         Node::start(disk, &self.options(), window, &self.clock, small_commands_max)
+    }
+
+    /// The life of a program that knew format version 1 and no callers, on a disk that does not
+    /// fail.
+    fn older_life(&mut self, submissions: usize) {
+        let mut node = self.start().expect("nothing is wrong with the disk yet");
+        self.check_start(&node);
+        self.knows_callers = false;
+        for _ in 0..submissions {
+            self.submit(&mut node);
+            self.settle(&mut node);
+        }
+        self.knows_callers = true;
+        self.end(node);
+        let mut image = self.disk.image();
+        make_version_1(&mut image);
+        self.disk = SimDisk::of(&image, self.rng.next());
+        self.tally.older += 1;
     }
 
     /// A start, some work while things go wrong, and an end: in order, by a kill, by a power cut.
@@ -227,9 +255,9 @@ impl World {
         let mut model = self.model.clone();
         let mut unknown = std::mem::take(&mut self.unknown).into_iter();
         while model.head < head {
-            let commands = unknown.next().expect("there is more than was ever asked for");
-            for command in &commands {
-                model.carry_out(command);
+            let given = unknown.next().expect("there is more than was ever asked for");
+            for command in &given.commands {
+                model.carry_out(given.name(), command);
             }
             self.tally.kept_unknown += 1;
         }
@@ -375,38 +403,39 @@ impl World {
         if node.waiting_count() >= SUBMISSIONS_MAX {
             return;
         }
-        let count = 1 + self.rng.below(self.knobs.batch);
-        let commands: Vec<Command> = (0..count).map(|_| self.command()).collect();
-        self.tell(|| format!("submitted: {commands:?}"));
-        node.submit(commands);
+        let given = self.given();
+        self.tell(|| format!("submitted: {given:?}"));
+        node.submit(given);
     }
 
     /// Takes the answers that are there, and judges them.
     fn hear(&mut self, node: &mut Node) {
-        while let Some((commands, result)) = node.answered() {
+        while let Some((given, result)) = node.answered() {
             match result {
-                Ok(answer) => self.judge(&commands, &answer),
+                Ok(answer) => self.judge(&given, &answer),
                 Err(Failure::NoRoom) => self.tally.no_room += 1,
                 Err(Failure::Stopping) => {}
                 Err(Failure::Latched) => {
-                    self.tell(|| format!("latched: {commands:?}"));
+                    self.tell(|| format!("latched: {given:?}"));
                     self.tally.latched += 1;
-                    self.unknown.push(commands);
+                    self.unknown.push(given);
                 }
                 Err(failure @ (Failure::Overloaded | Failure::Damaged)) => panic!("{failure}"),
             }
         }
     }
 
-    fn judge(&mut self, commands: &[Command], answer: &Answer) {
+    fn judge(&mut self, given: &Given, answer: &Answer) {
+        let commands = &given.commands;
         assert!(self.unknown.is_empty(), "acknowledged after the log had failed");
         let outcomes: BTreeMap<usize, &Outcome> =
             answer.outcomes.iter().map(|(index, outcome)| (*index, outcome)).collect();
-        assert_eq!(answer.commands, commands, "the commands are given back");
+        assert_eq!(answer.commands, *commands, "the commands are given back");
         for (index, command) in commands.iter().enumerate() {
             let told = match outcomes[&index] {
                 Outcome::Recorded(entry) => {
                     assert!(entry.answers(command), "the entry is that of another command");
+                    assert_eq!(entry.principal, given.principal, "somebody else is named");
                     let count = entry.events.len() as u64;
                     let end = end(entry.saga_end());
                     Told::Recorded { first: entry.first_position, count, end }
@@ -414,7 +443,7 @@ impl World {
                 Outcome::Replayed { position } => Told::Replayed { position: *position },
                 Outcome::Refused(refusal) => Told::Refused(rule(refusal)),
             };
-            assert_eq!(told, self.model.carry_out(command), "{command:?}");
+            assert_eq!(told, self.model.carry_out(given.name(), command), "{command:?}");
             self.tally.replayed += u64::from(matches!(told, Told::Replayed { .. }));
             self.tally.refused += u64::from(matches!(told, Told::Refused(_)));
             self.tally.commands += 1;
@@ -446,15 +475,20 @@ impl World {
             assert!(head == self.model.head || may_be_torn, "{what}: lost without a word");
         }
         assert!(head <= self.model.head, "{what}");
-        let Ok((found, told)) = told_by_log(&node, head) else {
+        let Ok(found) = told_by_log(&node, head) else {
             self.tally.damages_told += 1;
             return;
         };
-        assert_eq!(told, head, "{what}");
+        assert_eq!(found.head(), head, "{what}");
+        assert_eq!(found.principals, self.model.principals[..head as usize], "{what}");
         for (id, account) in &self.model.accounts {
             let count = account.at(head).0 as usize;
             let expected = account.events.get(..count).filter(|events| !events.is_empty());
-            assert_eq!(found.get(id).map(|events| &events[..]), expected, "{what}: a wrong answer");
+            assert_eq!(
+                found.accounts.get(id).map(|events| &events[..]),
+                expected,
+                "{what}: a wrong answer"
+            );
         }
     }
 }

@@ -89,7 +89,7 @@ impl Bench {
 
     fn submit(&self, commands: Vec<Command>) -> tokio::task::JoinHandle<Result<Answer, Failure>> {
         let store = self.store.clone();
-        tokio::spawn(async move { store.execute(commands, Detail::All).await })
+        tokio::spawn(async move { store.execute(None, commands, Detail::All).await })
     }
 
     async fn stop(self) {
@@ -191,7 +191,7 @@ async fn a_failed_sync_latches_and_nothing_after_it_is_acknowledged() {
     assert_eq!(waiting.await.unwrap().unwrap_err(), Failure::Latched);
     assert_eq!(*bench.store.status().borrow(), StoreStatus::Latched);
     bench.say.send(Ok(())).unwrap();
-    let later = bench.store.execute(vec![open(2, 0)], Detail::All).await;
+    let later = bench.store.execute(None, vec![open(2, 0)], Detail::All).await;
     assert_eq!(later.unwrap_err(), Failure::Latched);
     assert_eq!(*bench.durable.borrow(), 0);
     assert_eq!(bench.appended.lock().unwrap().len(), 1, "the log was written to again");
@@ -204,13 +204,13 @@ async fn without_room_commands_are_refused_until_there_is_some() {
     *bench.has_room.lock().unwrap() = false;
     let mut status = bench.store.status();
     status.wait_for(|status| *status == StoreStatus::NoRoom).await.unwrap();
-    let refused = bench.store.execute(vec![open(1, 0)], Detail::All).await;
+    let refused = bench.store.execute(None, vec![open(1, 0)], Detail::All).await;
     assert_eq!(refused.unwrap_err(), Failure::NoRoom);
     assert!(bench.appended.lock().unwrap().is_empty());
     *bench.has_room.lock().unwrap() = true;
     status.wait_for(|status| *status == StoreStatus::Serving).await.unwrap();
     bench.say.send(Ok(())).unwrap();
-    let accepted = bench.store.execute(vec![open(1, 0)], Detail::All).await;
+    let accepted = bench.store.execute(None, vec![open(1, 0)], Detail::All).await;
     assert_eq!(accepted.unwrap().position, 1);
     bench.stop().await;
 }
@@ -221,7 +221,7 @@ async fn a_log_that_has_no_room_from_the_beginning_says_so() {
     let bench = bench_with_room(false);
     let mut status = bench.store.status();
     assert_eq!(*status.borrow(), StoreStatus::NoRoom);
-    let refused = bench.store.execute(vec![open(1, 0)], Detail::All).await;
+    let refused = bench.store.execute(None, vec![open(1, 0)], Detail::All).await;
     assert_eq!(refused.unwrap_err(), Failure::NoRoom);
     *bench.has_room.lock().unwrap() = true;
     status.wait_for(|status| *status == StoreStatus::Serving).await.unwrap();
@@ -262,14 +262,14 @@ async fn overload_is_refused_at_once_and_passes() {
     let places = MAILBOX_COMMANDS_MAX - 1;
     let filling = bench.submit(vec![deposit(0, 1); places]);
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let refused = bench.store.execute(vec![deposit(0, 1)], Detail::All).await;
+    let refused = bench.store.execute(None, vec![deposit(0, 1)], Detail::All).await;
     assert_eq!(refused.unwrap_err(), Failure::Overloaded);
     for _ in 0..20 {
         bench.say.send(Ok(())).unwrap();
     }
     first.await.unwrap().unwrap();
     filling.await.unwrap().unwrap();
-    bench.store.execute(vec![deposit(0, 1)], Detail::All).await.unwrap();
+    bench.store.execute(None, vec![deposit(0, 1)], Detail::All).await.unwrap();
     bench.stop().await;
 }
 
@@ -286,7 +286,7 @@ async fn stopping_answers_what_has_come_in_and_refuses_the_rest() {
     bench.stop().await;
     answer.await.unwrap().unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().position, 2);
-    let late = store.execute(vec![deposit(1, 5)], Detail::All).await;
+    let late = store.execute(None, vec![deposit(1, 5)], Detail::All).await;
     assert_eq!(late.unwrap_err(), Failure::Stopping);
     assert_eq!(*store.status().borrow(), StoreStatus::Stopped);
 }
@@ -299,7 +299,58 @@ async fn a_caller_who_leaves_changes_nothing() {
     answer.abort();
     bench.say.send(Ok(())).unwrap();
     bench.say.send(Ok(())).unwrap();
-    let again = bench.store.execute(vec![deposit(1, 1)], Detail::All).await.unwrap();
+    let again = bench.store.execute(None, vec![deposit(1, 1)], Detail::All).await.unwrap();
     assert_eq!(again.position, 2, "the command was carried out all the same");
     bench.stop().await;
+}
+
+/// Whoever gives commands is named in what they record, and in nothing that others gave. A repeat
+/// is one whoever sends it, and what was recorded stays with whoever was first.
+#[tokio::test]
+async fn what_is_recorded_names_who_gave_the_command() {
+    let bench = bench();
+    for _ in 0..8 {
+        bench.say.send(Ok(())).unwrap();
+    }
+    let mut repeated = deposit(1, 5);
+    repeated.request_id = request(1);
+    let submissions = [
+        (Some("ada"), vec![open(1, 10), open(2, 10)]),
+        (None, vec![deposit(1, 1)]),
+        (Some("bob"), vec![repeated.clone(), transfer(None, 1, 2, 3)]),
+        (Some("ada"), vec![deposit(2, 1)]),
+    ];
+    for (name, commands) in submissions {
+        let given = name.map(principal);
+        let answer = bench.store.execute(given.clone(), commands, Detail::All).await.unwrap();
+        assert_eq!(answer.commands.len(), answer.outcomes.len());
+        for (_, outcome) in answer.outcomes {
+            let Outcome::Recorded(entry) = outcome else { panic!("{outcome:?}") };
+            assert_eq!(entry.principal, given);
+        }
+    }
+    for name in [Some("carol"), None] {
+        let given = name.map(principal);
+        let answer = bench.store.execute_patiently(given, vec![repeated.clone()], Detail::All);
+        let answer = answer.await.unwrap().await.unwrap();
+        assert!(matches!(answer.outcomes[0].1, Outcome::Replayed { position: 4 }));
+    }
+    bench.stop().await;
+}
+
+/// Commands of several callers come into one group, and nobody asks what they recorded: then one
+/// entry's memory is that of the next.
+#[test]
+fn in_one_group_each_command_names_its_own_caller() {
+    let (mut accounts, mut stage) = (state(), Stage::new(1));
+    let callers = [Some("ada"), None, Some("bob"), Some("bob"), None];
+    for (number, name) in (1..).zip(callers) {
+        let (reply, _) = tokio::sync::oneshot::channel();
+        let (principal, commands) = (name.map(principal), vec![open(number, 1)]);
+        let submission = Submission { principal, commands, detail: Detail::Exceptions, reply };
+        stage.decide(&mut accounts, submission, TIME);
+    }
+    let entries = (1..).zip(stage.group.records());
+    let named = entries.map(|(at, (_, bytes))| codec().decode(&record(at, bytes)).unwrap());
+    assert!(named.map(|entry| entry.principal).eq(callers.map(|name| name.map(principal))));
 }

@@ -7,9 +7,12 @@ mod state;
 use uuid::Uuid;
 
 use super::*;
-use crate::domain::{
-    AccountId, Action, Amount, Balance, Command, CurrencyCode, Owner, Parties, Reason, Refusal,
-    RequestId, SagaId,
+use crate::{
+    domain::{
+        AccountId, Action, Amount, Balance, Command, CurrencyCode, Owner, Parties, Principal,
+        Reason, Refusal, RequestId, SagaId,
+    },
+    log::{FORMAT_VERSION, Record},
 };
 
 const LOG_ID: crate::log::LogId = [7; 16];
@@ -35,6 +38,15 @@ fn request(number: u128) -> Option<RequestId> {
 
 fn amount(minor: i64) -> Amount {
     Amount::new(minor).unwrap()
+}
+
+fn principal(name: &str) -> Principal {
+    Principal::new(name).unwrap()
+}
+
+/// A record of the newest format.
+fn record(first_position: u64, bytes: &[u8]) -> Record<'_> {
+    Record { format: FORMAT_VERSION, first_position, event_count: 1, bytes }
 }
 
 fn plain(action: Action) -> Command {
@@ -94,6 +106,13 @@ impl Dice {
         self.0 % sides
     }
 
+    /// Who gives a command: one of a few, or somebody unknown.
+    fn principal(&mut self) -> Option<Principal> {
+        let names = ["ada", "bob@example.com", "Çelik 🐚"];
+        let name = names.get(usize::try_from(self.throw(5)).unwrap());
+        name.map(|name| principal(name))
+    }
+
     /// A command that is sometimes refused, over a few accounts.
     fn command(&mut self) -> Command {
         let one = u128::from(self.throw(12));
@@ -126,21 +145,32 @@ enum Decided {
 }
 
 fn decide(state: &mut State, command: &Command, now_micros: i64) -> Decided {
+    decide_of(None, state, command, now_micros)
+}
+
+fn decide_of(
+    principal: Option<&Principal>,
+    state: &mut State,
+    command: &Command,
+    now_micros: i64,
+) -> Decided {
     let mut entry = Entry::default();
-    match state.decide(command, now_micros, &mut entry) {
+    match state.decide(command, principal, now_micros, &mut entry) {
         Verdict::Accepted => Decided::Accepted(entry),
         Verdict::Replayed { position } => Decided::Replayed { position },
         Verdict::Refused(refusal) => Decided::Refused(refusal),
     }
 }
 
-/// The entries that so many random commands record.
+/// The entries that so many random commands of a few principals record.
 fn entries(state: &mut State, seed: u64, commands: usize) -> Vec<Entry> {
-    let mut dice = Dice(seed);
+    let (mut dice, mut callers) = (Dice(seed), Dice(seed + 7_000));
     let mut entries = Vec::new();
     for step in 0..commands {
-        let command = dice.command();
-        if let Decided::Accepted(entry) = decide(state, &command, TIME + step as i64) {
+        let (command, principal) = (dice.command(), callers.principal());
+        let decided = decide_of(principal.as_ref(), state, &command, TIME + step as i64);
+        if let Decided::Accepted(entry) = decided {
+            assert_eq!(entry.principal, principal);
             assert!(entry.answers(&command), "an entry answers the command that made it");
             entries.push(entry);
         }

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::log::LogId;
+use crate::log::{FORMAT_VERSION, LogId};
 
 use super::bytes::wide;
 use super::disk::{Disk, DiskFile, read_up_to};
 use super::segment::{
-    FORMAT_VERSION, HEADER_BYTES, HeaderFault, SECTOR_BYTES, SegmentHeader, file_name, number_of,
+    HEADER_BYTES, HeaderFault, SECTOR_BYTES, SegmentHeader, file_name, number_of,
 };
 use super::{OpenError, io_error};
 

@@ -44,7 +44,7 @@ use std::sync::Arc;
 use crc32c::{crc32c, crc32c_append};
 
 use crate::log::block::{BLOCK_BYTES_MAX, put_block};
-use crate::log::{Block, ChainHash, Group, LogId, chain};
+use crate::log::{Block, ChainHash, FORMAT_VERSION, Group, LogId, chain};
 
 use super::bytes::{Put, Take, align, narrow, wide};
 use super::segment::SECTOR_BYTES;
@@ -256,16 +256,17 @@ impl FrameHeader {
     }
 
     /// Takes the payload, if it is the one that the header tells of. The chain is not looked at.
-    pub(super) fn block(&self, payload: &[u8]) -> Result<Arc<Block>, FrameFault> {
+    /// `format` is that of the segment.
+    pub(super) fn block(&self, format: u32, payload: &[u8]) -> Result<Arc<Block>, FrameFault> {
         if !self.matches(payload) {
             return Err(FrameFault::PayloadChecksum);
         }
-        self.parse(payload)
+        self.parse(format, payload)
     }
 
     /// Takes a payload whose checksum is known to match.
-    fn parse(&self, payload: &[u8]) -> Result<Arc<Block>, FrameFault> {
-        Block::parse(self.first_position, self.event_count, payload.to_vec())
+    fn parse(&self, format: u32, payload: &[u8]) -> Result<Arc<Block>, FrameFault> {
+        Block::parse(format, self.first_position, self.event_count, payload.to_vec())
             .filter(|block| block.records().count() == usize::from(self.record_count))
             .map(Arc::new)
             .ok_or(FrameFault::Records)
@@ -296,7 +297,7 @@ pub(super) struct Placed {
     pub(super) chain: ChainHash,
 }
 
-/// Encodes one group for one place.
+/// Encodes one group for one place. Records go into segments of the newest format only.
 pub(super) struct Encoder<'a> {
     /// Receives the bytes; they begin at `offset` of the file.
     pub(super) buffer: &'a mut Vec<u8>,
@@ -332,7 +333,7 @@ impl Encoder<'_> {
                 payload_checksum: crc32c(payload),
                 chain,
             };
-            let Ok(block) = header.parse(payload) else {
+            let Ok(block) = header.parse(FORMAT_VERSION, payload) else {
                 unreachable!("a payload that was just written is a block")
             };
             next_position = header.next_position();

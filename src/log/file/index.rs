@@ -4,6 +4,8 @@
 //! to; what a start did not read is made when somebody first looks there. One entry of 16 bytes
 //! stands for 8 KiB of log or more: a log of 100 GB takes 200 MB at most.
 
+use super::segment::SegmentHeader;
+
 /// How far apart entries are at least: one read of this much and one block finds any record.
 pub(super) const SPACING_BYTES: u64 = 8 * 1024;
 
@@ -16,6 +18,7 @@ pub(super) struct Index {
 #[derive(Debug)]
 struct Segment {
     number: u64,
+    format: u32,
     first_position: u64,
     /// The first position from which on all frames have been seen.
     seen_from: u64,
@@ -42,6 +45,8 @@ pub(super) enum Lookup {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Location {
     pub(super) segment: u64,
+    /// The version of the segment's format.
+    pub(super) format: u32,
     pub(super) offset: u64,
 }
 
@@ -52,16 +57,18 @@ impl Index {
     }
 
     /// Begins a segment.
-    pub(super) fn push_segment(&mut self, number: u64, first_position: u64) {
-        self.push_unseen(number, first_position, first_position);
+    pub(super) fn push_segment(&mut self, header: &SegmentHeader) {
+        self.push_unseen(header, header.first_position);
     }
 
     /// Begins a segment of which the frames before a position will not be noted now.
-    pub(super) fn push_unseen(&mut self, number: u64, first_position: u64, seen_from: u64) {
+    pub(super) fn push_unseen(&mut self, header: &SegmentHeader, seen_from: u64) {
         if let Some(before) = self.segments.last_mut() {
             before.entries.shrink_to_fit();
         }
-        self.segments.push(Segment { number, first_position, seen_from, entries: Vec::new() });
+        let SegmentHeader { number, format, first_position, .. } = *header;
+        let entries = Vec::new();
+        self.segments.push(Segment { number, format, first_position, seen_from, entries });
     }
 
     /// Adds the entries of the frames of a segment that had not been seen.
@@ -86,13 +93,13 @@ impl Index {
     pub(super) fn locate(&self, position: u64) -> Option<Lookup> {
         let after = self.segments.partition_point(|segment| segment.first_position <= position);
         let segment = self.segments.get(after.checked_sub(1)?)?;
-        let Segment { number, seen_from, .. } = *segment;
+        let Segment { number, format, seen_from, .. } = *segment;
         if position < seen_from {
             return Some(Lookup::Unseen { segment: number, seen_from });
         }
         let after = segment.entries.partition_point(|entry| entry.position <= position);
         let entry = segment.entries.get(after.checked_sub(1)?)?;
-        Some(Lookup::At(Location { segment: number, offset: entry.offset }))
+        Some(Lookup::At(Location { segment: number, format, offset: entry.offset }))
     }
 }
 

@@ -1,13 +1,14 @@
 //! The engine that keeps the log in files: durable, checksummed, hash-chained.
 //!
-//! # The format, version 1
+//! # The format, version 2
 //! A directory has segments named by their number (`00000000000000000001.seg`), the next segment
 //! in the making ([`SPARE_FILE`]), a file to lock ([`LOCK_FILE`]), perhaps a checkpoint
 //! ([`CHECKPOINT_FILE`]), and for a moment at a start a copy of the newest group ([`COPY_FILE`]),
 //! or, while it is being restored, a file that says so ([`RESTORE_FILE`]).
 //! Segment headers are described byte by byte in `segment.rs`, groups and frames in `frame.rs`,
 //! the checkpoint in `checkpoint.rs`, the copy in `rewrite.rs`; what a damaged or torn log looks
-//! like in `scan.rs`, and what opening does about it in `recovery.rs`.
+//! like in `scan.rs`, and what opening does about it in `recovery.rs`. A log of version 1 goes on
+//! in segments of version 2: `segment.rs` says what that is for, `writer.rs` how.
 //!
 //! # What the format assumes of the medium
 //! - A sector of 512 bytes is written whole, or not at all, or is garbage afterwards; sectors
@@ -54,7 +55,9 @@ pub use disk::{Disk, DiskFile, LOCK_FILE, Lock, StdDisk};
 pub use recovery::Directory;
 pub use rewrite::COPY_FILE;
 pub use scrub::Scrubber;
-pub use segment::{FORMAT_VERSION, SPARE_FILE};
+pub use segment::SPARE_FILE;
+#[cfg(test)]
+pub(crate) use segment::make_version_1;
 pub use spare::SpareMaker;
 pub use verify::Verified;
 

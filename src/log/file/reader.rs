@@ -19,11 +19,11 @@ use super::frame::{
     self, FRAME_BYTES_MAX, FrameFault, FrameHeader, Kind, Placed, Tie, WRITTEN_BYTES_MAX,
 };
 use super::index::{Entry, Index, Location, Lookup, SPACING_BYTES, note};
-use super::segment::{self, file_name};
+use super::segment::{self, SegmentHeader, file_name};
 use super::window::Window;
 
 /// How many bytes of recent blocks are kept: what views and subscribers that keep up are going to
-/// ask for, and half of the largest group.
+/// ask for, and two fifths of the largest group.
 const RECENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// How much is read beyond one block for who goes on from there.
@@ -75,8 +75,8 @@ impl Shared {
     }
 
     /// Begins a segment.
-    pub(super) fn push_segment(&self, number: u64, first_position: u64) {
-        write(&self.index).push_segment(number, first_position);
+    pub(super) fn push_segment(&self, header: &SegmentHeader) {
+        write(&self.index).push_segment(header);
     }
 
     pub(super) fn id(&self) -> LogId {
@@ -131,7 +131,7 @@ impl Shared {
         let filled = read_up_to(&*file, &mut bytes, location.offset)?;
         bytes.truncate(filled);
         let tie = Tie::new(&self.log_id, location.segment);
-        let chunk = Chunk { bytes, start: location.offset, tie };
+        let chunk = Chunk { bytes, format: location.format, start: location.offset, tie };
         let found = chunk.find(position);
         if matches!(found, Err((_, FrameFault::EndOfFile))) && more < FRAME_BYTES_MAX {
             // A frame as large as they were once.
@@ -215,6 +215,8 @@ fn list_frames(
 /// Some bytes of a segment, from the beginning of a frame on.
 struct Chunk {
     bytes: Vec<u8>,
+    /// The version of the segment's format.
+    format: u32,
     /// Where in the segment they begin.
     start: u64,
     tie: Tie,
@@ -235,7 +237,7 @@ impl Chunk {
         let (header, rest) = self.header(offset)?;
         let is_block = header.kind == Kind::Records;
         let payload = rest.get(..header.payload_bytes()).ok_or(FrameFault::EndOfFile)?;
-        let block = is_block.then(|| header.block(payload)).transpose()?;
+        let block = is_block.then(|| header.block(self.format, payload)).transpose()?;
         Ok((header, block))
     }
 

@@ -12,11 +12,15 @@
 //!    returned; nor does a seal with a segment after it.
 //! 3. That is synced, and so is the directory.
 //! 4. If the newest group has records, a witness for it is appended, and its copy is removed.
+//! 5. If the last segment is of an older format, a spare is made, as the next group needs a new
+//!    segment: nobody shall be told that there is no room for the moment that this takes. The
+//!    segment itself is begun by the first group, so that a log to which nothing was added can
+//!    still be opened by the program that it came from.
 
 use std::io;
 use std::sync::Arc;
 
-use crate::log::{LogId, LogWriter, chain};
+use crate::log::{FORMAT_VERSION, LogId, LogWriter, chain};
 
 use super::bytes::{narrow, wide};
 use super::catalog::{Catalog, open_file};
@@ -128,6 +132,7 @@ fn create_log(disk: &dyn Disk, options: &Options) -> io::Result<()> {
     // Nobody else needs the disk now, so one sync is enough.
     let file = spare::make(disk, length, length)?;
     let header = SegmentHeader {
+        format: FORMAT_VERSION,
         log_id: options.new_log_id,
         number: 1,
         first_position: 1,
@@ -178,7 +183,7 @@ pub(super) fn write_zeros(file: &dyn DiskFile, offset: u64, bytes: u64) -> io::R
     Ok(())
 }
 
-/// Step 4, with the writer that goes on from there.
+/// Steps 4 and 5, with the writer that goes on from there.
 fn start(
     disk: Arc<dyn Disk>,
     options: &Options,
@@ -186,10 +191,10 @@ fn start(
     scanned: &Scanned,
     file: Arc<dyn DiskFile>,
 ) -> Result<(Box<dyn LogWriter>, SpareMaker), OpenError> {
-    let End { segment: number, length, offset: end, newest } = scanned.end;
+    let End { segment: number, format, length, offset: end, newest } = scanned.end;
     let newest = newest.map(|newest| newest.kind);
     let start = Start {
-        current: Current { file, number, length, end, newest },
+        current: Current { file, number, format, length, end, newest },
         joint: scanned.joint,
         sealed_bytes: scanned.sealed_bytes,
         group_room: group_bytes_bound(wide(options.group_bytes_max)),
@@ -202,5 +207,11 @@ fn start(
     witnessed.map_err(|error| io_error(&file_name(number), error))?;
     // Before anything is appended: a copy that came back would be one of an older group.
     rewrite::remove(&*disk).map_err(|error| io_error(COPY_FILE, error))?;
-    Ok((Box::new(writer), SpareMaker::new(disk, shelf, options.segment_length())))
+    let mut preparer = SpareMaker::new(disk, shelf, options.segment_length());
+    if format != FORMAT_VERSION
+        && let Err(error) = preparer.prepare()
+    {
+        tracing::warn!(%error, "cannot prepare a segment of the newest format yet");
+    }
+    Ok((Box::new(writer), preparer))
 }

@@ -36,7 +36,7 @@ use super::catalog::Entry;
 use super::disk::{Disk, DiskFile, read_up_to, write_all_at};
 use super::frame::{FrameHeader, Kind, Tie};
 use super::scan::{End, Newest};
-use super::segment::{FORMAT_VERSION, file_name};
+use super::segment::file_name;
 
 /// The name of the copy.
 pub const COPY_FILE: &str = "newest.tmp";
@@ -45,6 +45,10 @@ pub const COPY_FILE: &str = "newest.tmp";
 const DRAFT_FILE: &str = "newest.new";
 
 const MAGIC: [u8; 8] = *b"DAYBCOPY";
+
+/// The copy's own version. It is that of no segment: a copy that a program left which knew only
+/// older segments may be the only good one of its group, and so may ours be for such a program.
+const VERSION: u32 = 1;
 
 const HEADER_BYTES: usize = 512;
 
@@ -70,7 +74,7 @@ impl Copy {
     fn put_header(&self, file: &mut [u8], checksum: u32) {
         let mut put = Put(file);
         put.field(MAGIC);
-        put.field(FORMAT_VERSION.to_le_bytes());
+        put.field(VERSION.to_le_bytes());
         put.field(checksum.to_le_bytes());
         put.field(self.log_id);
         put.field(self.segment.to_le_bytes());
@@ -82,7 +86,7 @@ impl Copy {
     fn decode(file: &[u8]) -> Option<Self> {
         let (header, group) = file.split_first_chunk::<HEADER_BYTES>()?;
         let mut take = Take(header);
-        let is_known = take.field() == MAGIC && take.u32() == FORMAT_VERSION;
+        let is_known = take.field() == MAGIC && take.u32() == VERSION;
         // The checksum is compared by encoding again: there is one way to say each thing.
         let _checksum = take.u32();
         let copy = Self {

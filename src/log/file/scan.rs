@@ -59,6 +59,8 @@ pub(super) struct Scanned {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct End {
     pub(super) segment: u64,
+    /// The version of its format.
+    pub(super) format: u32,
     /// How long the file is.
     pub(super) length: u64,
     /// Where the next group goes.
@@ -224,9 +226,10 @@ impl Scanner<'_> {
         self.window.turn_to(open_file(self.disk, &name)?);
         self.scanned.sealed_bytes =
             self.scanned.sealed_bytes.saturating_add(self.scanned.end.offset);
-        let (number, length, offset) = (header.number, header.length, wide(segment::HEADER_BYTES));
-        self.scanned.end = End { segment: number, length, offset, newest: None };
-        self.scanned.index.push_segment(number, header.first_position);
+        let SegmentHeader { format, number, length, .. } = *header;
+        let offset = wide(segment::HEADER_BYTES);
+        self.scanned.end = End { segment: number, format, length, offset, newest: None };
+        self.scanned.index.push_segment(header);
         let damage = self.read_groups(&name, is_last)?;
         self.pass(entry);
         Ok(damage)
@@ -242,15 +245,16 @@ impl Scanner<'_> {
         is_last: bool,
     ) -> Result<Option<Damage>, OpenError> {
         let Ok(header) = &entry.header else { unreachable!("the header has been checked") };
-        let SegmentHeader { number, first_position, length, .. } = *header;
+        let SegmentHeader { format, number, length, .. } = *header;
         let (mark, mut damage) = (&from.mark, None);
-        self.scanned.index.push_unseen(number, first_position, mark.position.saturating_add(1));
+        self.scanned.index.push_unseen(header, mark.position.saturating_add(1));
         if expected == mark.place.segment {
             let name = file_name(expected);
             self.window.turn_to(open_file(self.disk, &name)?);
             self.scanned.sealed_bytes = mark.place.sealed_bytes;
             let newest = Some(Newest { kind: Kind::Records, offset: from.group_offset });
-            self.scanned.end = End { segment: number, length, offset: from.next_offset, newest };
+            let offset = from.next_offset;
+            self.scanned.end = End { segment: number, format, length, offset, newest };
             damage = self.read_groups(&name, is_last)?;
         }
         self.pass(entry);
@@ -325,10 +329,11 @@ impl Scanner<'_> {
     fn read_group(&mut self, tie: Tie, start: u64) -> std::io::Result<Found> {
         self.pending.clear();
         let group = self.scanned.joint;
-        let (mut joint, mut offset) = (group, start);
+        let (format, mut joint, mut offset) = (self.scanned.end.format, group, start);
         loop {
             let bytes = self.window.get(offset, FRAME_BYTES_MAX)?;
-            let (header, block) = match read_frame(bytes, tie, (start, offset), &group, &joint) {
+            let place = (start, offset);
+            let (header, block) = match read_frame(bytes, format, tie, place, &group, &joint) {
                 Ok(frame) => frame,
                 Err(fault) => return Ok(Found::Broken(offset, fault)),
             };
@@ -414,9 +419,11 @@ impl Scanner<'_> {
 }
 
 /// Reads the frame at the beginning of `bytes`, which must continue `joint`, in a group that
-/// began at `group`. `place` is the offset of the group and that of the frame.
+/// began at `group`. `format` is that of the segment, `place` the offset of the group and that of
+/// the frame.
 fn read_frame(
     bytes: &[u8],
+    format: u32,
     tie: Tie,
     place: (u64, u64),
     group: &Joint,
@@ -433,7 +440,9 @@ fn read_frame(
     }
     let payload = rest.get(..header.payload_bytes()).ok_or(FrameFault::EndOfFile)?;
     let (block, chain) = match header.kind {
-        Kind::Records => (Some(header.block(payload)?), chain::extend(&joint.chain, payload)),
+        Kind::Records => {
+            (Some(header.block(format, payload)?), chain::extend(&joint.chain, payload))
+        }
         Kind::Witness | Kind::Seal | Kind::Stop => (None, joint.chain),
     };
     if header.chain != chain {

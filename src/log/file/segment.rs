@@ -1,12 +1,12 @@
 //! A segment: one file of the log, and the header it begins with.
 //!
-//! # The header, version 1
+//! # The header, versions 1 and 2
 //! It is the first sector (512 bytes) of the file. Integers are little-endian.
 //!
 //! | bytes | what |
 //! | --- | --- |
 //! | 0..8 | magic: `DAYBOOK` and a zero byte |
-//! | 8..12 | format version, u32: 1 |
+//! | 8..12 | format version, u32: 1 or 2 |
 //! | 12..16 | CRC-32C of the sector, these four bytes taken as zero |
 //! | 16..32 | log id |
 //! | 32..40 | segment number, u64, from 1 |
@@ -19,6 +19,13 @@
 //! The first sixteen bytes, and the extent of the checksum, are the same in every version: a
 //! reader can tell a newer format, which it refuses and leaves alone, from a damaged header.
 //!
+//! # Versions
+//! All bytes that the log itself gives meaning are the same in version 2 as in version 1. What is
+//! new is what records may say: they may name a principal, see the codec of the event store. A
+//! program that knows version 1 only would call such a record damage; so it stands in a segment
+//! whose version such a program refuses. Segments of version 1 are read for ever, and may be
+//! marked, stopped and sealed; records are added to segments of the newest version only.
+//!
 //! # How a segment is made
 //! The file is filled with zeros to its full length under the name [`SPARE_FILE`] and synced, so
 //! no group ever waits for the file system to find space, and no length in it is ahead of the
@@ -26,7 +33,9 @@
 //! and the directory is synced; only then is a group written to it. So a file with a final name
 //! has a durable header and its full length whatever happened, and anything else is damage.
 
-use crate::log::{ChainHash, LogId};
+use std::ops::RangeInclusive;
+
+use crate::log::{ChainHash, FORMAT_VERSION, LogId};
 
 use super::bytes::{Put, Take};
 
@@ -39,8 +48,8 @@ pub(super) const HEADER_BYTES: usize = 512;
 /// The name of a segment in the making.
 pub const SPARE_FILE: &str = "spare.tmp";
 
-/// The format that this code writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The formats that this code reads.
+const FORMATS: RangeInclusive<u32> = 1..=FORMAT_VERSION;
 
 const MAGIC: [u8; 8] = *b"DAYBOOK\0";
 
@@ -64,6 +73,8 @@ pub(super) fn number_of(name: &str) -> Option<u64> {
 /// What a segment says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
+    /// The version of the format that its records are in.
+    pub(super) format: u32,
     pub(super) log_id: LogId,
     pub(super) number: u64,
     pub(super) first_position: u64,
@@ -97,7 +108,7 @@ impl SegmentHeader {
     fn put(&self, sector: &mut [u8; HEADER_BYTES], checksum: u32) {
         let mut put = Put(sector);
         put.field(MAGIC);
-        put.field(FORMAT_VERSION.to_le_bytes());
+        put.field(self.format.to_le_bytes());
         put.field(checksum.to_le_bytes());
         put.field(self.log_id);
         put.field(self.number.to_le_bytes());
@@ -112,20 +123,21 @@ impl SegmentHeader {
         if take.field() != MAGIC {
             return Err(HeaderFault::Magic);
         }
-        let version = take.field::<4>();
+        let format = take.field::<4>();
         let checksum = take.u32();
         let mut expected = crc32c::crc32c(&MAGIC);
-        for part in [&version[..], &[0; 4], take.0] {
+        for part in [&format[..], &[0; 4], take.0] {
             expected = crc32c::crc32c_append(expected, part);
         }
         if checksum != expected {
             return Err(HeaderFault::Checksum);
         }
-        let version = u32::from_le_bytes(version);
-        if version != FORMAT_VERSION {
-            return Err(HeaderFault::Version(version));
+        let format = u32::from_le_bytes(format);
+        if !FORMATS.contains(&format) {
+            return Err(HeaderFault::Version(format));
         }
         Ok(Self {
+            format,
             log_id: take.field(),
             number: take.u64(),
             first_position: take.u64(),
@@ -133,5 +145,18 @@ impl SegmentHeader {
             created_micros: i64::from_le_bytes(take.field()),
             chain_before: take.field(),
         })
+    }
+}
+
+/// Makes the segments of a directory those of a program that knew format version 1 only: the header
+/// alone tells.
+#[cfg(test)]
+pub(crate) fn make_version_1(files: &mut std::collections::BTreeMap<String, Vec<u8>>) {
+    for (name, file) in files {
+        if number_of(name).is_some() {
+            let sector = file.first_chunk_mut::<HEADER_BYTES>().expect("a header");
+            let header = SegmentHeader::decode(sector).expect("a header that can be read");
+            *sector = SegmentHeader { format: 1, ..header }.encode();
+        }
     }
 }

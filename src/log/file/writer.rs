@@ -5,13 +5,16 @@
 //! - The head moves after a sync, never before; the state here moves with it.
 //! - The first write or sync that fails is the last: what the medium holds is unknown then, and
 //!   a second sync that succeeds would prove nothing.
+//! - Records are appended to a segment of the newest format only. A log that ends in an older one
+//!   gets a new segment before its next group, as if the older one were full: nothing of it is
+//!   changed but that it is sealed.
 //! - Whatever records are appended, their segment keeps room for the frames that must always be
 //!   possible: a witness, a stop and a seal.
 
 use std::io;
 use std::sync::Arc;
 
-use crate::log::{AppendError, Group, Head, LogReader, LogWriter};
+use crate::log::{AppendError, FORMAT_VERSION, Group, Head, LogReader, LogWriter};
 
 use super::bytes::wide;
 use super::disk::{Disk, DiskFile, write_all_at};
@@ -28,6 +31,8 @@ pub(super) const RESERVED_BYTES: u64 = 3 * SECTOR_BYTES;
 pub(super) struct Current {
     pub(super) file: Arc<dyn DiskFile>,
     pub(super) number: u64,
+    /// The version of its format.
+    pub(super) format: u32,
     /// How long the file is.
     pub(super) length: u64,
     /// Where the next group goes.
@@ -96,7 +101,8 @@ impl Writer {
     /// Whether that many bytes of records can go into the current segment.
     fn fits(&self, byte_count: u64) -> bool {
         let needed = self.current.end.saturating_add(byte_count).saturating_add(RESERVED_BYTES);
-        !self.is_sealed() && needed <= self.current.length
+        let takes_records = !self.is_sealed() && self.current.format == FORMAT_VERSION;
+        takes_records && needed <= self.current.length
     }
 
     fn is_sealed(&self) -> bool {
@@ -153,6 +159,7 @@ impl Writer {
             self.mark(Kind::Seal)?;
         }
         let header = SegmentHeader {
+            format: FORMAT_VERSION,
             log_id: self.shared.log_id(),
             number: self.current.number.saturating_add(1),
             first_position: self.joint.next_position,
@@ -165,11 +172,12 @@ impl Writer {
         self.current = Current {
             file: spare.file,
             number: header.number,
+            format: header.format,
             length: header.length,
             end: wide(segment::HEADER_BYTES),
             newest: None,
         };
-        self.shared.push_segment(header.number, header.first_position);
+        self.shared.push_segment(&header);
         self.shelf.request();
         Ok(())
     }

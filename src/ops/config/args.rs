@@ -147,10 +147,10 @@ pub struct ServeArgs {
     #[serde(deserialize_with = "value::call_time_in_file")]
     pub max_call_time: Option<Duration>,
 
-    /// How large a message of a client may be, in bytes: 16384 to 67108864 [default: 4194304]
+    /// How large a message of a client may be, in bytes: 16384 to 4194304 [default: 4194304]
     #[arg(long, value_name = "COUNT", env = "DAYBOOK_MAX_MESSAGE_BYTES", hide_env_values = true)]
-    #[arg(value_parser = value::parse_number::<16_384, 67_108_864>)]
-    #[serde(deserialize_with = "value::number_in_file::<_, 16_384, 67_108_864>")]
+    #[arg(value_parser = value::parse_number::<16_384, 4_194_304>)]
+    #[serde(deserialize_with = "value::number_in_file::<_, 16_384, 4_194_304>")]
     pub max_message_bytes: Option<u64>,
 
     /// How large the metadata of a call may be, in bytes: 4096 to 1048576 [default: 16384]

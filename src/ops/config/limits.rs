@@ -30,7 +30,8 @@ pub struct Limits {
     /// How long one may take, its message included, whatever its caller says. Streams may take
     /// longer.
     pub call_time: Duration,
-    /// How large a message of a client may be, in bytes: by default what most gRPC clients take.
+    /// How large a message of a client may be, in bytes: by default what most gRPC clients take,
+    /// and not more, because the largest batch has to fit into a group of the log.
     pub message_bytes: usize,
     /// How large the metadata of a call may be, in bytes.
     pub header_bytes: u32,

@@ -174,6 +174,7 @@ impl Model {
             reason,
             position: event.position,
             time: event.event_time,
+            principal: String::new(),
         });
     }
 }

@@ -1,13 +1,16 @@
 //! Random lives of a log: groups, marks, restarts, power cuts at any moment.
 
-use super::{Shape, try_open, verify};
+use super::{Shape, segments, try_open, verify};
 use crate::log::AppendError;
+use crate::log::file::segment::{SegmentHeader, make_version_1};
 use crate::log::file::{OpenError, Opened, Options};
 use crate::sim::disk::{Faults, Rng, SimDisk};
 
 /// How many lives are lived, and how often each log crashes.
 const SEEDS: u64 = 400;
 const CRASHES: usize = 8;
+/// One in so many logs was begun by a program that knew format version 1 only.
+const OLDER_EVERY: u64 = 3;
 
 struct Life {
     disk: SimDisk,
@@ -16,6 +19,8 @@ struct Life {
     acked: Shape,
     /// What was in flight at the last failure: all of it may be there, or nothing.
     unknown: Shape,
+    /// The newest position of what a program of version 1 has written, if one has.
+    older_until: Option<u64>,
 }
 
 /// What happened in all lives: a run in which nothing happened proves nothing.
@@ -26,6 +31,7 @@ struct Tally {
     unfinished: usize,
     kept_unknown: usize,
     segments: u64,
+    grown_from_older: usize,
 }
 
 #[test]
@@ -42,7 +48,10 @@ fn after_any_crash_the_log_is_what_was_acknowledged() {
         };
         let disk = SimDisk::new(seed);
         let (acked, unknown) = (Shape::new(), Shape::new());
-        let mut life = Life { disk, rng, options, acked, unknown };
+        let mut life = Life { disk, rng, options, acked, unknown, older_until: None };
+        if seed % OLDER_EVERY == 0 {
+            life.begin_older();
+        }
         for crash in 0..CRASHES {
             life.live(&format!("seed {seed}, crash {crash}"), &mut tally);
         }
@@ -50,15 +59,49 @@ fn after_any_crash_the_log_is_what_was_acknowledged() {
         if let Ok(verified) = verify(&life.disk) {
             tally.segments += verified.segments;
         }
+        tally.grown_from_older += usize::from(life.check_older());
     }
     assert!(tally.groups > 5_000, "{tally:?}");
     assert!(tally.torn > 200, "{tally:?}");
     assert!(tally.unfinished > 5, "{tally:?}");
     assert!(tally.kept_unknown > 100, "{tally:?}");
     assert!(tally.segments > 1_500, "{tally:?}");
+    assert!(tally.grown_from_older > 80, "{tally:?}");
 }
 
 impl Life {
+    /// The log has some groups that a program of version 1 has written, or none yet.
+    fn begin_older(&mut self) {
+        let mut log = try_open(self.disk.shared(), &self.options).unwrap();
+        for _ in 0..self.rng.below(20) {
+            self.append(&mut log, &mut Tally::default()).unwrap();
+        }
+        self.older_until = Some(log.position());
+        drop(log);
+        let mut image = self.disk.image();
+        make_version_1(&mut image);
+        self.disk = SimDisk::of(&image, self.rng.next());
+    }
+
+    /// Whatever was added to a log of version 1 is in segments of version 2. Says whether
+    /// something was.
+    fn check_older(&self) -> bool {
+        let image = self.disk.image();
+        let header = |name: &String| {
+            let sector = image[name].first_chunk();
+            SegmentHeader::decode(sector.expect("a header")).expect("a header")
+        };
+        let headers: Vec<_> = segments(&image).iter().map(header).collect();
+        assert!(headers.is_sorted_by_key(|header| header.format));
+        let Some(until) = self.older_until else { return false };
+        let newer = headers.iter().find(|header| header.format == 2);
+        assert!(
+            newer.is_some() || self.acked.iter().map(|it| u64::from(it.0)).sum::<u64>() == until
+        );
+        assert!(newer.is_none_or(|header| header.first_position == until + 1));
+        newer.is_some()
+    }
+
     /// Opens the log, checks it, uses it until something fails, and cuts the power.
     fn live(&mut self, what: &str, tally: &mut Tally) {
         let calls = self.rng.below(60);

@@ -262,7 +262,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     for number in 1..=4 {
         let name = file_name(number);
         let image = sample.with(&name, |bytes| {
-            bytes[8..12].copy_from_slice(&2_u32.to_le_bytes());
+            bytes[8..12].copy_from_slice(&3_u32.to_le_bytes());
             bytes[12..16].fill(0);
             let checksum = crc32c::crc32c(&bytes[..512]);
             bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
@@ -272,7 +272,7 @@ fn a_newer_format_is_refused_and_left_alone() {
             let Some(OpenError::UnknownVersion { file, found, supported }) = outcome else {
                 panic!("{outcome:?}");
             };
-            assert_eq!((file, found, supported), (name.clone(), 2, 1));
+            assert_eq!((file, found, supported), (name.clone(), 3, 2));
         }
         assert_eq!(disk.image(), image);
         assert_eq!(disk.take_calls(), [], "nothing was written");

@@ -3,10 +3,12 @@
 use proptest::prelude::*;
 
 use super::{LOG_ID, open, options, segments};
-use crate::log::chain;
 use crate::log::conformance::record_bytes;
 use crate::log::file::frame::{FrameHeader, HEADER_BYTES, Kind, Tie};
-use crate::log::file::segment::{self, HeaderFault, SegmentHeader, file_name, number_of};
+use crate::log::file::segment::{
+    self, HeaderFault, SegmentHeader, file_name, make_version_1, number_of,
+};
+use crate::log::{FORMAT_VERSION, chain};
 use crate::sim::disk::SimDisk;
 
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -26,6 +28,11 @@ fn the_bytes_of_a_small_log_are_for_ever() {
     assert_eq!(names, ["00000000000000000001.seg"]);
     let file = &image[&names[0]];
     assert_eq!(hex(&file[..96]), SEGMENT_HEADER);
+    // Version 1 was the same but for its number.
+    let mut older = image.clone();
+    make_version_1(&mut older);
+    assert_eq!(hex(&older[&names[0]][..96]), SEGMENT_HEADER_1);
+    assert_eq!(older[&names[0]][512..], file[512..]);
     assert_eq!(hex(&file[512..616]), RECORDS);
     assert_eq!(hex(&file[1024..1112]), STOP);
     for unused in [96..512, 616..1024, 1112..file.len()] {
@@ -33,8 +40,16 @@ fn the_bytes_of_a_small_log_are_for_ever() {
     }
 }
 
-const SEGMENT_HEADER: &str = "\
+const SEGMENT_HEADER_1: &str = "\
 444159424f4f4b0001000000b4b051b1
+636f6e666f726d616e63652d6c6f6721
+01000000000000000100000000000000
+002000000000000000401e18240a0600
+81ddd239ad99c1116f2956654cec0888
+25b3d1849ffc7e277851f4d7ea65be94
+";
+const SEGMENT_HEADER: &str = "\
+444159424f4f4b0002000000518b3fd3
 636f6e666f726d616e63652d6c6f6721
 01000000000000000100000000000000
 002000000000000000401e18240a0600
@@ -59,16 +74,22 @@ const STOP: &str = "\
 628836d8ecfd09a7
 ";
 
-/// What was written by this version once is read by it for ever.
+/// What was written once is read for ever.
 #[test]
 fn the_golden_bytes_are_read() {
+    for header in [SEGMENT_HEADER_1, SEGMENT_HEADER] {
+        read_golden_bytes(header);
+    }
+}
+
+fn read_golden_bytes(header: &str) {
     let bytes = |hex: &str| -> Vec<u8> {
         let digits: String = hex.split_whitespace().collect();
         let pairs = digits.as_bytes().chunks(2);
         pairs.map(|p| u8::from_str_radix(std::str::from_utf8(p).unwrap(), 16).unwrap()).collect()
     };
     let mut file = vec![0; 8192];
-    for (offset, part) in [(0, SEGMENT_HEADER), (512, RECORDS), (1024, STOP)] {
+    for (offset, part) in [(0, header), (512, RECORDS), (1024, STOP)] {
         let part = bytes(part);
         file[offset..offset + part.len()].copy_from_slice(&part);
     }
@@ -90,6 +111,7 @@ fn blocks_as_large_as_they_were_once_are_read() {
     let chain_before = chain::start(&LOG_ID);
     let (number, first_position, created_micros) = (1, 1, 0);
     let segment = SegmentHeader {
+        format: 1,
         log_id: LOG_ID,
         number,
         first_position,
@@ -138,6 +160,7 @@ fn only_twenty_digits_and_the_ending_name_a_segment() {
 
 fn segment_header() -> SegmentHeader {
     SegmentHeader {
+        format: FORMAT_VERSION,
         log_id: LOG_ID,
         number: 7,
         first_position: 1234,
@@ -228,6 +251,7 @@ fn a_header_with_impossible_fields_is_refused_although_its_checksum_is_right() {
 proptest! {
     #[test]
     fn segment_headers_come_back(
+        format in 1..=FORMAT_VERSION,
         log_id: [u8; 16],
         number: u64,
         first_position: u64,
@@ -235,8 +259,15 @@ proptest! {
         created_micros: i64,
         chain_before: [u8; 32],
     ) {
-        let header =
-            SegmentHeader { log_id, number, first_position, length, created_micros, chain_before };
+        let header = SegmentHeader {
+            format,
+            log_id,
+            number,
+            first_position,
+            length,
+            created_micros,
+            chain_before,
+        };
         prop_assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
     }
 

@@ -11,6 +11,7 @@ mod edits;
 mod faults;
 mod format;
 mod misplaced;
+mod older;
 mod scrub;
 mod torn;
 
