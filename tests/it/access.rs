@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 use daybook::{
     access::{hash_of, new_token},
     ops::config::{Config, JwtConfig},
-    proto::SliceCodec,
+    proto::{ListAccountEventsRequest, SliceCodec},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -17,7 +17,9 @@ use tonic::{
 
 use crate::{
     issuer::{Issuer, jwk_set},
-    service::{Client, Rpc, Service, fresh_id, metadata, open, reason},
+    service::{
+        Client, InBatch as _, Rpc, Service, batch_of, deposit, fresh_id, metadata, open, reason,
+    },
 };
 
 mod accounts;
@@ -205,4 +207,21 @@ fn is_let_in(answer: &Result<(), Status>) -> bool {
         Ok(()) => true,
         Err(status) => !matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied),
     }
+}
+
+#[tokio::test]
+async fn an_event_bears_the_name_of_whoever_caused_it() {
+    // Whoever reads it, and however the command came in.
+    let bank = Bank::open().await;
+    let opened = bank.call(&bank.writer, open("ada", 7)).await.unwrap();
+    assert_eq!(opened.event.unwrap().principal, "writer");
+    let id = opened.account_id;
+    let given = bank.call(&bank.admin, deposit(&id, 5)).await.unwrap();
+    assert_eq!(given.event.unwrap().principal, "admin");
+    let batch = batch_of(vec![deposit(&id, 1).in_batch()]);
+    assert_eq!(bank.call(&bank.writer, batch).await.unwrap().accepted_count, 1);
+    let request = ListAccountEventsRequest { account_id: id, ..Default::default() };
+    let events = bank.call(&bank.reader, request).await.unwrap().events;
+    let names: Vec<_> = events.iter().map(|event| event.principal.as_str()).collect();
+    assert_eq!(names, ["writer", "admin", "writer"]);
 }

@@ -1,9 +1,11 @@
 //! Data directories that were written once are read for ever, and newer ones are left alone.
 //!
-//! `tests/golden/v1` has one text for each directory and what it holds. In the first, `file NAME
-//! LENGTH` begins a file of zeros, and `OFFSET HEX` says which bytes are not. They were made by
-//! the service as it was when format version 1 was, with segments of 8 KiB; they are never made
-//! anew.
+//! `tests/golden` has one text for each directory and what it holds. In the first, `file NAME
+//! LENGTH` begins a file of zeros, and `OFFSET HEX` says which bytes are not. Those in `v1` were
+//! made by the service as it was when format version 1 was, with segments of 8 KiB; they are never
+//! made anew. Those in `v2` are made by `tests/sim/golden.rs`, which sees that the same bytes are
+//! still written, and they stay when that ends. What they hold was compared by hand with the
+//! commands that made them.
 
 use std::{
     collections::BTreeMap,
@@ -50,6 +52,18 @@ const VERSION_1: [Golden; 3] = [
         include_str!("../golden/v1/checkpoint.txt"),
         include_str!("../golden/v1/checkpoint.expected"),
     ),
+];
+
+/// One that was begun in version 2 and closed in order; and one that version 1 had begun, its
+/// `killed`, that went on with a checkpoint and died in the middle of a write as well. Both have
+/// events of several principals and of nobody known.
+const VERSION_2: [Golden; 2] = [
+    (
+        "stopped",
+        include_str!("../golden/v2/stopped.txt"),
+        include_str!("../golden/v2/stopped.expected"),
+    ),
+    ("grown", include_str!("../golden/v2/grown.txt"), include_str!("../golden/v2/grown.expected")),
 ];
 
 /// Makes the directory that a text tells of.
@@ -111,7 +125,7 @@ async fn told(server: &Server) -> String {
 }
 
 fn line(event: &Event) -> String {
-    let Event { position, account_id, version, saga_id, request_id, .. } = event;
+    let Event { position, account_id, version, saga_id, request_id, principal, .. } = event;
     let time = event.event_time.unwrap();
     let what = match event.payload.as_ref().unwrap() {
         Payload::AccountOpened(opened) => {
@@ -133,7 +147,8 @@ fn line(event: &Event) -> String {
     };
     let ids = format!("{} {account_id} {version}", event.event_id);
     let (seconds, nanos) = (time.seconds, time.nanos);
-    format!("{position} {ids} {seconds}.{nanos:09} {what} [{saga_id}] [{request_id}]")
+    let by = if principal.is_empty() { String::new() } else { format!(" by {principal}") };
+    format!("{position} {ids} {seconds}.{nanos:09} {what} [{saga_id}] [{request_id}]{by}")
 }
 
 /// The version that the header of a file tells.
@@ -182,42 +197,70 @@ fn copies_are_the_same(path: &Path, told: &str) {
 /// start, and in a backup.
 #[tokio::test]
 async fn directories_of_version_1_are_read_for_ever() {
-    for (name, text, expected) in VERSION_1 {
+    for golden @ (name, text, _) in VERSION_1 {
         let directory = directory(text);
         let path = directory.path();
         let before = files(path);
-        let verified = verify(path);
-        let found = String::from_utf8(verified.stdout).unwrap();
-        assert!(verified.status.success(), "{name}: {found}");
-        let end = if name == "killed" { "torn: " } else { "closed in order" };
-        assert!(found.contains(end), "{name}: {found}");
-        for (key, value) in expected.lines().take(2).filter_map(|line| line.split_once(' ')) {
-            let line = found.lines().find(|line| line.starts_with(key)).unwrap();
-            assert!(line.ends_with(&format!(" {value}")), "{name}: {line}");
-        }
-        assert_eq!(files(path), before, "{name}: to verify changes nothing");
-
-        let mut server = Server::start(path).await;
-        let now = told(&server).await;
-        assert_eq!(now, expected, "{name}:\n{now}");
-        let is_resumed = server.lines().iter().any(|line| line.contains("going on from the check"));
-        assert_eq!(is_resumed, name == "checkpoint");
-        let mut client = Client::new(server.connect().await);
-        let request = OpenAccountRequest { owner: "Emil".to_owned(), ..Default::default() };
-        client.open_account(request).await.expect("the log goes on");
-        let after = told(&server).await;
-        server.terminate();
-        assert_eq!(server.exit_code(Duration::from_secs(20)).await, 0);
+        let after = is_read_and_goes_on(golden, path).await;
         goes_on_in_version_2(&before, &files(path));
         // The new segment has its full length, so one directory of the three is enough here.
         if name == "stopped" {
             copies_are_the_same(path, &after);
         }
-        let server = Server::start(path).await;
-        assert_eq!(told(&server).await, after, "{name}");
-        let events = |text: &str| text.lines().filter(|line| line.contains('[')).count();
-        assert_eq!(events(&after), events(expected) + 1);
     }
+}
+
+/// Intent: the same of version 2, and everything tells who caused it.
+#[tokio::test]
+async fn directories_of_version_2_are_read_for_ever() {
+    for golden @ (name, text, expected) in VERSION_2 {
+        assert!(expected.contains(" by ada@example.com"));
+        let directory = directory(text);
+        let path = directory.path();
+        let before = files(path);
+        let versions: Vec<u32> = before
+            .iter()
+            .filter(|(name, _)| name.starts_with('0'))
+            .map(|(_, file)| version(file))
+            .collect();
+        let expected: &[u32] = if name == "grown" { &[1, 1, 1, 2] } else { &[2, 2] };
+        assert_eq!(versions, expected, "{name}");
+        is_read_and_goes_on(golden, path).await;
+    }
+}
+
+/// Verifies a directory, which changes nothing, and serves it; adds something, and serves it again.
+/// Gives what is told of it then.
+async fn is_read_and_goes_on((name, _, expected): Golden, path: &Path) -> String {
+    let before = files(path);
+    let verified = verify(path);
+    let found = String::from_utf8(verified.stdout).unwrap();
+    assert!(verified.status.success(), "{name}: {found}");
+    let is_torn = matches!(name, "killed" | "grown");
+    let end = if is_torn { "torn: " } else { "closed in order" };
+    assert!(found.contains(end), "{name}: {found}");
+    for (key, value) in expected.lines().take(2).filter_map(|line| line.split_once(' ')) {
+        let line = found.lines().find(|line| line.starts_with(key)).unwrap();
+        assert!(line.ends_with(&format!(" {value}")), "{name}: {line}");
+    }
+    assert_eq!(files(path), before, "{name}: to verify changes nothing");
+
+    let mut server = Server::start(path).await;
+    let now = told(&server).await;
+    assert_eq!(now, expected, "{name}:\n{now}");
+    let is_resumed = server.lines().iter().any(|line| line.contains("going on from the check"));
+    assert_eq!(is_resumed, matches!(name, "checkpoint" | "grown"));
+    let mut client = Client::new(server.connect().await);
+    let request = OpenAccountRequest { owner: "Emil".to_owned(), ..Default::default() };
+    client.open_account(request).await.expect("the log goes on");
+    let after = told(&server).await;
+    server.terminate();
+    assert_eq!(server.exit_code(Duration::from_secs(20)).await, 0);
+    let server = Server::start(path).await;
+    assert_eq!(told(&server).await, after, "{name}");
+    let events = |text: &str| text.lines().filter(|line| line.contains('[')).count();
+    assert_eq!(events(&after), events(expected) + 1);
+    after
 }
 
 /// Says in a file that it is of another version, with a checksum that is right.

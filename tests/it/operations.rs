@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    future::poll_fn,
     net::{Ipv4Addr, SocketAddr},
+    pin::Pin,
     time::{Duration, Instant},
 };
 
@@ -17,7 +19,9 @@ use tokio::{
 };
 use tonic::{
     Code, Request, Status,
+    body::Body,
     client::Grpc,
+    codegen::{Body as _, Service as _, http},
     transport::{Channel, Endpoint},
 };
 use tonic_health::{
@@ -396,6 +400,29 @@ async fn a_slow_header_is_not_waited_for() {
     assert!(took >= Duration::from_secs(4) && took < Duration::from_secs(20), "{took:?}");
     for answer in [slow, silent, begins] {
         assert!(!answer.contains("200 OK"), "{answer}");
+    }
+}
+
+/// Intent: the page is told over HTTP/2 as well, and what is not there is not there either way.
+#[tokio::test]
+async fn the_page_is_told_over_http2() {
+    let service = in_memory(Duration::ZERO).await;
+    let endpoint = Endpoint::from_shared(format!("http://{}", service.operations())).unwrap();
+    let mut channel = endpoint.connect().await.unwrap();
+    for (method, path, status) in
+        [("GET", "/metrics", 200), ("POST", "/metrics", 405), ("GET", "/other", 404)]
+    {
+        let request = http::Request::builder().method(method).uri(path).body(Body::empty());
+        poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+        let answer = channel.call(request.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), status, "{method} {path}");
+        let mut body = answer.into_body();
+        let mut page = Vec::new();
+        while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            page.extend_from_slice(frame.unwrap().data_ref().unwrap());
+        }
+        let page = String::from_utf8(page).unwrap();
+        assert_eq!(page.contains("\ndaybook_draining 0\n"), status == 200, "{page}");
     }
 }
 

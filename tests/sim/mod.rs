@@ -8,6 +8,7 @@
 mod backups;
 mod callers;
 pub(crate) mod disk;
+mod golden;
 mod model;
 mod node;
 mod readers;
