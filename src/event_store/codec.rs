@@ -165,9 +165,11 @@ impl Codec {
         let reason_bytes_max = REASON_CHARS_MAX.saturating_mul(CHAR_BYTES_MAX);
         let reason = has(REASON).then(|| reader.text(reason_bytes_max)).transpose()?;
         entry.reason = reason.unwrap_or_default().into();
-        let principal_bytes_max = PRINCIPAL_CHARS_MAX.saturating_mul(CHAR_BYTES_MAX);
-        let principal = has(PRINCIPAL).then(|| reader.text(principal_bytes_max)).transpose()?;
-        set_principal(&mut entry.principal, principal)?;
+        if has(PRINCIPAL) {
+            read_principal(&mut reader, &mut entry.principal)?;
+        } else if entry.principal.is_some() {
+            entry.principal = None;
+        }
         read_accounts(&mut reader, first_position, &mut entry.accounts)?;
         read_events(&mut reader, &entry.accounts, &mut entry.events)?;
         reader.end()
@@ -285,11 +287,17 @@ fn put_event(out: &mut Vec<u8>, entry: &Entry, event: &Event) {
 }
 
 /// Leaves a principal that is the same as it is: one entry after another is often of one principal,
-/// and then takes no memory for it.
-fn set_principal(principal: &mut Option<Principal>, name: Option<&str>) -> Result<(), Malformed> {
-    if principal.as_ref().map(Principal::as_str) != name {
-        let found = name.map(Principal::new).transpose();
-        *principal = found.map_err(|_| Malformed("a wrong principal"))?;
+/// and then takes no memory for it. A function of its own, so that entries without a principal do
+/// not carry its weight.
+#[inline(never)]
+fn read_principal(
+    reader: &mut Reader<'_>,
+    principal: &mut Option<Principal>,
+) -> Result<(), Malformed> {
+    let name = reader.text(PRINCIPAL_CHARS_MAX.saturating_mul(CHAR_BYTES_MAX))?;
+    if principal.as_ref().is_none_or(|known| known.as_str() != name) {
+        let found = Principal::new(name).map_err(|_| Malformed("a wrong principal"))?;
+        *principal = Some(found);
     }
     Ok(())
 }

@@ -233,7 +233,9 @@ impl State {
         entry.id_given = id_given(command);
         entry.saga = self.sagas.link(decision);
         entry.reason = command.action.reason().into();
-        entry.principal = principal.cloned();
+        if principal.is_some() || entry.principal.is_some() {
+            entry.principal = principal.cloned();
+        }
         entry.accounts.clear();
         entry.accounts.extend(decision.touched().iter().map(|touched| EntryAccount {
             id: touched.after.id(),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{Command, Principal},
-    event_store::{Answer, Cursor, Detail, Entry, Failure, HistoryError, Outcome},
+    event_store::{Answer, Cursor, Detail, Entry, Failure, HistoryError, Outcome, SagaEnd},
     proto,
     views::SagaView,
 };
@@ -208,13 +208,14 @@ async fn read_replayed(
 
 /// A transfer that failed is not done, though it is recorded.
 fn finished(done: Done) -> Result<Done, Status> {
-    if done.entry.saga.is_some()
-        && let Some(saga) = SagaView::fold(&done.entry)
-        && let Some(error) = saga.error
-    {
-        return Err(status::transfer_failed(&saga, error, done.replayed));
+    match done.entry.saga_end() {
+        None | Some(SagaEnd::Completed) => Ok(done),
+        Some(SagaEnd::Failed(error) | SagaEnd::Compensated(error)) => {
+            let saga = SagaView::fold(&done.entry);
+            let saga = saga.ok_or_else(|| status::internal("a transfer that did not begin"))?;
+            Err(status::transfer_failed(&saga, error, done.replayed))
+        }
     }
-    Ok(done)
 }
 
 fn replayed(command: &Command, entry: Result<Entry, HistoryError>) -> Result<Done, Status> {
