@@ -10,11 +10,13 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import tempfile
 import threading
 import time
+import urllib.request
 
 START_SECONDS = 120
 STOP_SECONDS = 60
@@ -36,12 +38,15 @@ class Failed(Exception):
 class Server:
     """A process that serves, until it is stopped."""
 
-    def __init__(self, command, binary, seconds):
+    def __init__(self, command, binary, seconds, variables=None):
         self.binary, self.seconds = binary, seconds
         self.sharers = []
         self.bench_processors = os.sched_getaffinity(0)
         begun = time.monotonic()
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        environment = {**os.environ, **(variables or {})}
+        self.process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, env=environment
+        )
         late = threading.Timer(START_SECONDS, self.process.kill)
         late.start()
         address = None
@@ -162,14 +167,36 @@ class Place:
             yield server
 
     @contextlib.contextmanager
+    def guarded(self):
+        """A server that knows its callers, limits them, is scraped each second, and begins a trace
+        for each call, for a collector that is not there; and the file with a token for it."""
+        with self.data() as directory:
+            place = pathlib.Path(directory)
+            told = [self.binary, "token", "--name", "bench", "--role", "admin"]
+            token, _, row = subprocess.check_output(told, text=True).partition("\n")
+            for name, text in (("token", token), ("credentials", row)):
+                (place / name).write_text(text)
+                (place / name).chmod(0o600)
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = free.getsockname()[1]
+            command = [self.binary, "--data-dir", place / "data", "--listen", "127.0.0.1:0"]
+            command += ["--credentials", place / "credentials"]
+            command += ["--rate-per-principal", "1000000"]
+            command += ["--operations-listen", f"127.0.0.1:{port}"]
+            command += ["--log-format", "json", "--log-level", "info,opentelemetry=off"]
+            collector = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+            with self.running(command, collector) as server, scraped(port):
+                yield server, ["--token-file", place / "token"]
+
+    @contextlib.contextmanager
     def echo(self):
         """The server that only answers."""
         with self.running([self.binary.parent / "examples/echo"]) as server:
             yield server
 
     @contextlib.contextmanager
-    def running(self, command):
-        server = Server(command, self.binary, self.seconds)
+    def running(self, command, variables=None):
+        server = Server(command, self.binary, self.seconds, variables)
         try:
             yield server
             server.stop()
@@ -192,6 +219,25 @@ class Place:
                 os.fdatasync(file.fileno())
                 times.append(time.monotonic() - begun)
         return round(statistics.median(times) * 1_000_000)
+
+
+@contextlib.contextmanager
+def scraped(port):
+    """Reads the metrics each second, as Prometheus does."""
+    over = threading.Event()
+
+    def scrape():
+        while not over.wait(1):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+                page.read()
+
+    scraper = threading.Thread(target=scrape)
+    scraper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        scraper.join()
 
 
 def remove_derived(directory):

@@ -105,6 +105,26 @@ def two_loads(one, other, quotient):
     return measure
 
 
+def guarded(*options):
+    """A load on a server where everybody may do everything and nobody looks, and on one that is
+    guarded and watched in every way."""
+
+    def measure(place):
+        with place.server() as server:
+            plain = server.bench(*options)
+        with place.guarded() as (server, token):
+            watched = server.bench(*options, *token)
+        rate, other_rate = watched["commands_per_second"], plain["commands_per_second"]
+        return {
+            "calls/s": rate,
+            "p50, µs": micros(watched),
+            "neither: calls/s": other_rate,
+            "calls/s, of those with neither": ratio(rate, other_rate),
+        }
+
+    return measure
+
+
 def long_history(place):
     """Deposits on an account with ten million events, and on a new one in the same log."""
     with place.server() as server:
@@ -256,6 +276,11 @@ ROWS = [
     Row("deposits-1", "Deposits, one call in flight", one_deposit),
     Row("deposits-64", "Deposits, 64 in flight", beside_echo("--in-flight", "64")),
     Row("deposits-256", "Deposits, 256 in flight", beside_echo("--in-flight", "256")),
+    Row(
+        "guarded-64",
+        "Deposits, 64 in flight, with credentials, limits, metrics and traces",
+        guarded("--in-flight", "64"),
+    ),
     Row("stream", "Deposits in a stream, window 1,024", load("--stream", "--in-flight", "1024")),
     Row(
         "reads-64",
