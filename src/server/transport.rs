@@ -15,8 +15,8 @@ use std::{
     time::Duration,
 };
 
-use hyper::{body::Incoming, server::conn::http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::{body::Incoming, rt::Executor, server::conn::http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -33,7 +33,7 @@ use tracing::{debug, warn};
 
 use crate::{
     ops::{Presence, config::Limits},
-    wire::Peer,
+    wire::{Peer, until_taken},
 };
 
 mod stream;
@@ -127,8 +127,18 @@ fn age(most: Duration, number: u32) -> Option<Duration> {
     (most > Duration::ZERO).then(|| most.saturating_sub(less))
 }
 
-fn settings(limits: &Limits) -> http2::Builder<TokioExecutor> {
-    let mut http = http2::Builder::new(TokioExecutor::new());
+/// Runs each call as a task, for as long as its answer may wait to be taken.
+#[derive(Clone, Copy, Debug)]
+struct Tasks;
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, call: F) {
+        tokio::spawn(until_taken(call));
+    }
+}
+
+fn settings(limits: &Limits) -> http2::Builder<Tasks> {
+    let mut http = http2::Builder::new(Tasks);
     http.timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_per_connection)
         .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
@@ -238,7 +248,7 @@ fn is_of_peer(error: &io::Error) -> bool {
 
 /// What serves one connection.
 struct Connection<S> {
-    http: http2::Builder<TokioExecutor>,
+    http: http2::Builder<Tasks>,
     service: S,
     address: SocketAddr,
     tls: Option<Arc<ServerConfig>>,

@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures_util::StreamExt as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -28,6 +28,10 @@ use crate::{
 /// How many batches of one stream may be on their way at once; the stream's sender is held back
 /// at more.
 const STREAM_BATCHES_MAX: usize = 1_024;
+/// How many commands they may have together: those of the largest batch, or of many small ones.
+/// What became of each is kept until its client takes the answer, which takes about a kilobyte,
+/// and a client may never take any.
+const STREAM_COMMANDS_MAX: u32 = 8_190;
 
 /// Where commands are carried out. Cheap to clone.
 #[derive(Clone)]
@@ -190,6 +194,7 @@ impl CommandService for Commands {
             stopping: self.stopping.clone(),
             principal: principal(&request),
             visit: visit.clone(),
+            room: Arc::new(Semaphore::new(STREAM_COMMANDS_MAX.try_into().unwrap_or(usize::MAX))),
         };
         tokio::spawn(submissions.submit_all(request.into_inner(), sender));
         let reads = Arc::clone(&desk.reads);
@@ -205,12 +210,15 @@ impl CommandService for Commands {
 struct Submitted {
     batch: Batch,
     answer: Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>,
+    /// Its room in the stream, until its answer is taken.
+    _room: OwnedSemaphorePermit,
 }
 
 impl Submitted {
     async fn answer(self, reads: &Reads) -> Result<proto::ExecuteStreamResponse, Status> {
+        let Self { batch, answer, _room } = self;
         let BatchAnswer { position, accepted_count, failures, results } =
-            self.batch.answer(reads, self.answer.await).await?;
+            batch.answer(reads, answer.await).await?;
         Ok(proto::ExecuteStreamResponse { position, accepted_count, failures, results })
     }
 }
@@ -222,6 +230,8 @@ struct Submissions {
     stopping: watch::Receiver<bool>,
     principal: Option<Principal>,
     visit: Option<Visit>,
+    /// For how many commands more there is room.
+    room: Arc<Semaphore>,
 }
 
 impl Submissions {
@@ -236,13 +246,19 @@ impl Submissions {
             let request = tokio::select! {
                 biased;
                 _ = self.stopping.wait_for(|stopping| *stopping) => Some(Err(status::stopping())),
+                // Its caller's deadline has passed, and the caller may never say more.
+                () = sender.closed() => return,
                 status = ended(self.visit.as_ref()) => Some(Err(status)),
                 request = batches.next() => request,
             };
             let Some(request) = request else { return };
             let submitted = match request {
                 Ok(request) if is_paced(self.visit.as_ref(), &mut self.stopping).await => {
-                    self.submit(request).await
+                    match self.room_for(&request, &sender).await {
+                        Some(Ok(room)) => self.submit(request, room).await,
+                        Some(Err(status)) => Err(status),
+                        None => return,
+                    }
                 }
                 Ok(_) => Err(status::stopping()),
                 Err(status) => Err(status::of_transport(status, self.limits.message_bytes)),
@@ -254,7 +270,31 @@ impl Submissions {
         }
     }
 
-    async fn submit(&self, request: proto::ExecuteStreamRequest) -> Result<Submitted, Status> {
+    /// Waits until there is room for a batch; None when nobody waits for its answer any more. One
+    /// that has too many commands, of which it is told then, needs all of the room.
+    async fn room_for(
+        &mut self,
+        request: &proto::ExecuteStreamRequest,
+        sender: &mpsc::Sender<Result<Submitted, Status>>,
+    ) -> Option<Result<OwnedSemaphorePermit, Status>> {
+        let commands = u32::try_from(request.commands.len()).unwrap_or(STREAM_COMMANDS_MAX);
+        let room = Arc::clone(&self.room);
+        tokio::select! {
+            biased;
+            _ = self.stopping.wait_for(|stopping| *stopping) => Some(Err(status::stopping())),
+            () = sender.closed() => None,
+            room = room.acquire_many_owned(commands.min(STREAM_COMMANDS_MAX)) => {
+                // It is never closed.
+                room.ok().map(Ok)
+            }
+        }
+    }
+
+    async fn submit(
+        &self,
+        request: proto::ExecuteStreamRequest,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Submitted, Status> {
         let proto::ExecuteStreamRequest { commands, return_results } = request;
         let (principal, visit) = (self.principal.clone(), self.visit.as_ref());
         let most = self.limits.batch_commands;
@@ -262,13 +302,13 @@ impl Submissions {
         let commands = std::mem::take(&mut batch.commands);
         if commands.is_empty() {
             let answer = Ok(self.desk.nothing_done());
-            return Ok(Submitted { batch, answer: Box::pin(async { answer }) });
+            return Ok(Submitted { batch, answer: Box::pin(async { answer }), _room: room });
         }
         let principal = batch.principal.clone();
         let store = &self.desk.store;
         let answer = store.execute_patiently(principal, commands, batch.detail()).await;
         let answer = answer.map_err(status::failed)?;
-        Ok(Submitted { batch, answer: Box::pin(answer) })
+        Ok(Submitted { batch, answer: Box::pin(answer), _room: room })
     }
 }
 

@@ -1,18 +1,15 @@
 //! The front: sends each call to its service, and turns away what would wait too long.
 //!
 //! It stands before everything else, so that a call that is turned away costs next to nothing:
-//! not even its message is read. First of all it asks at the entrance who calls. Health and
-//! reflection are never turned away for want of a place, and neither are streams, whose clients are
-//! held back instead.
+//! not even its message is read. First of all it asks at the entrance who calls. Health is counted
+//! for itself, so that it answers whatever load there is. The clients of a stream that was opened
+//! are held back instead.
 
 use std::{
     convert::Infallible,
     future::poll_fn,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -27,9 +24,13 @@ use tonic::{
 };
 
 use super::{
-    Commands, Desk, Entrance, Late, Queries, deadline,
+    Commands, Desk, Entrance, Late, Peer, Queries,
+    arriving::Arrivals,
+    deadline,
     entrance::Visit,
     guarded::{self, Deadline},
+    lane::{Lanes, Method, Place},
+    leaving::{self, Untaken},
     metered::CallerName,
     status,
 };
@@ -47,12 +48,6 @@ const HEARD_OUT_BYTES_MAX: usize = 64 * 1024;
 /// And for how long: what is on its way arrives by then, also from afar.
 const HEARD_OUT_WITHIN: Duration = Duration::from_millis(250);
 
-const COMMAND_SERVICE: &str = "/daybook.v1.CommandService/";
-const QUERY_SERVICE: &str = "/daybook.v1.QueryService/";
-/// The methods of both services that are streams.
-const STREAMS: [&str; 2] = ["ExecuteStream", "TailEvents"];
-const BATCH: &str = "ExecuteBatch";
-
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 
@@ -69,23 +64,37 @@ struct Services {
     /// Where commands go, once the ledger is recovered.
     desk: Late<Desk>,
     limits: Limits,
-    commands_under_way: Arc<AtomicUsize>,
-    queries_under_way: Arc<AtomicUsize>,
-    /// What a call is turned away with.
+    lanes: Lanes,
+    arrivals: Arrivals,
+    untaken: Untaken,
+    /// What a call is turned away with, and what a stream is.
     refused: Status,
+    stream_refused: Status,
 }
 
-/// The place of a call under way, until it is dropped.
-struct Place(Arc<AtomicUsize>);
-
-/// An answer that is still to come, by when, and the place that its call holds.
+/// An answer that is still to come, by when, and what becomes of it.
 pub struct Answer {
     coming: BoxFuture<Response, Infallible>,
     deadline: Deadline,
     message_bytes_max: usize,
-    _place: Option<Place>,
     /// Who it is for. Streams keep it themselves, until they end.
     visit: Option<Visit>,
+    then: Then,
+}
+
+/// What becomes of an answer.
+enum Then {
+    /// Nothing more: its call was turned away.
+    Nothing,
+    /// It is one message, and its peer has so long to take it.
+    Message { place: Place, time: Duration },
+    /// As well, and it may be large. If there is no room for it, it becomes this one, which is
+    /// none for a command: that was carried out.
+    Large { place: Place, time: Duration, untaken: Untaken, otherwise: Option<Status> },
+    /// A tail has a place of its own as soon as it was opened.
+    Tail { place: Place },
+    /// A stream keeps its place to its end.
+    Stream { place: Place },
 }
 
 impl Front {
@@ -106,33 +115,65 @@ impl Front {
             queries,
             others,
             desk,
+            lanes: Lanes::default(),
+            arrivals: Arrivals::new(limits.message_bytes),
+            untaken: Untaken::default(),
             limits,
-            commands_under_way: Arc::default(),
-            queries_under_way: Arc::default(),
             refused: status::failed(Failure::Overloaded),
+            stream_refused: status::too_many_streams(),
         }))
-    }
-
-    /// A place for one more call of a service, if there is one.
-    fn place(&self, under_way: &Arc<AtomicUsize>, method: &str) -> Option<Place> {
-        let before = under_way.fetch_add(1, Ordering::Relaxed);
-        let place = Place(Arc::clone(under_way));
-        let fits = before < self.0.limits.calls && (method != BATCH || self.0.takes_batch());
-        fits.then_some(place)
     }
 }
 
 impl Services {
+    /// What becomes of the answer to a call that is taken in.
+    ///
+    /// # Errors
+    /// What it is turned away with.
+    fn take_in(&self, method: Method, peer: Option<&Peer>) -> Result<Then, &Status> {
+        let is_stream = matches!(method, Method::CommandStream | Method::Other);
+        let refused = if is_stream { &self.stream_refused } else { &self.refused };
+        let place = self.lanes.place(method, &self.limits).ok_or(refused)?;
+        if method == Method::Batch && !self.takes_batch() {
+            return Err(refused);
+        }
+        let (time, untaken) = (self.limits.call_time, self.untaken.of(peer));
+        if method.is_large() && untaken.is_full() {
+            return Err(refused);
+        }
+        Ok(match method {
+            Method::Batch => Then::Large { place, time, untaken, otherwise: None },
+            Method::Page => {
+                Then::Large { place, time, untaken, otherwise: Some(self.refused.clone()) }
+            }
+            Method::Command | Method::Query | Method::Check => Then::Message { place, time },
+            Method::Tail => Then::Tail { place },
+            Method::CommandStream | Method::Other => Then::Stream { place },
+        })
+    }
+
     /// Whether a batch of any size can be carried out. Asked before the batch is read, which costs
     /// more than anything else that becomes of it.
     fn takes_batch(&self) -> bool {
         self.desk.get().map_or(true, |desk| desk.takes(self.limits.batch_commands))
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    /// Sends a call to its service.
+    fn send(&self, method: Method, request: Request) -> BoxFuture<Response, Infallible> {
+        let call_time = self.limits.call_time;
+        // A call that is answered once has its own deadline.
+        let message_time = method.is_stream().then_some(call_time);
+        let request = request.map(|body| self.arrivals.watch(body, message_time));
+        match method {
+            Method::Batch | Method::Command | Method::CommandStream => {
+                self.commands.clone().call(request)
+            }
+            Method::Page | Method::Query | Method::Tail => self.queries.clone().call(request),
+            Method::Check | Method::Other => {
+                let mut others = self.others.clone();
+                Box::pin(async move { others.call(request).await })
+            }
+        }
     }
 }
 
@@ -146,45 +187,32 @@ impl Service<Request> for Front {
     }
 
     fn call(&mut self, mut request: Request) -> Answer {
+        let services = &self.0;
+        let message_bytes_max = services.limits.message_bytes;
         let said = deadline::timeout(request.headers());
-        let message_bytes_max = self.0.limits.message_bytes;
         let answer = |coming, timeout| {
             let deadline = Deadline::after(timeout);
-            Answer { coming, deadline, message_bytes_max, _place: None, visit: None }
+            Answer { coming, deadline, message_bytes_max, visit: None, then: Then::Nothing }
         };
-        let visit = match self.0.entrance.admit(&mut request) {
+        let visit = match services.entrance.admit(&mut request) {
             Ok(visit) => visit,
             Err(status) => {
                 return answer(Box::pin(turned_away(request.into_body(), status)), said);
             }
         };
-        let path = request.uri().path();
-        let command = path.strip_prefix(COMMAND_SERVICE);
-        let Some(method) = command.or_else(|| path.strip_prefix(QUERY_SERVICE)) else {
-            let mut others = self.0.others.clone();
-            let coming = Box::pin(async move { others.call(request).await });
-            return Answer { visit, ..answer(coming, said) };
-        };
-        let is_command = command.is_some();
-        let (mut place, mut timeout) = (None, said);
-        if !STREAMS.contains(&method) {
-            let of_commands = &self.0.commands_under_way;
-            let of_queries = &self.0.queries_under_way;
-            let under_way = if is_command { of_commands } else { of_queries };
-            place = self.place(under_way, method);
-            if place.is_none() {
-                let refused = self.0.refused.clone().into_http();
+        let method = Method::of(request.uri().path());
+        let then = match services.take_in(method, request.extensions().get()) {
+            Ok(then) => then,
+            Err(refused) => {
+                let refused = refused.clone().into_http();
                 return answer(Box::pin(async move { Ok(refused) }), None);
             }
-            let call_time = self.0.limits.call_time;
-            timeout = Some(said.map_or(call_time, |said| said.min(call_time)));
-        }
-        let coming = if is_command {
-            self.0.commands.clone().call(request)
-        } else {
-            self.0.queries.clone().call(request)
         };
-        Answer { _place: place, visit, ..answer(coming, timeout) }
+        // What is opened only has to begin within that time.
+        let call_time = services.limits.call_time;
+        let timeout = Some(said.map_or(call_time, |said| said.min(call_time)));
+        let coming = services.send(method, request);
+        Answer { visit, then, ..answer(coming, timeout) }
     }
 }
 
@@ -192,7 +220,7 @@ impl Future for Answer {
     type Output = Result<Response, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { coming, deadline, message_bytes_max, visit, .. } = &mut *self;
+        let Self { coming, deadline, message_bytes_max, visit, then } = &mut *self;
         let mut answer = match guarded::poll(|| coming.as_mut().poll(context)) {
             Ok(Poll::Ready(Ok(answer))) => explained(answer, *message_bytes_max),
             Ok(Poll::Pending) if deadline.is_over(context) => {
@@ -205,7 +233,34 @@ impl Future for Answer {
             let principal = visit.caller().principal().clone();
             answer.extensions_mut().insert(CallerName(principal));
         }
-        Poll::Ready(Ok(answer))
+        let then = std::mem::replace(then, Then::Nothing);
+        Poll::Ready(Ok(then.with(answer, context)))
+    }
+}
+
+impl Then {
+    fn with(self, answer: Response, context: &mut Context<'_>) -> Response {
+        match self {
+            Self::Nothing => answer,
+            Self::Message { place, time } => {
+                leaving::is_taken_within(time);
+                drop(place);
+                answer
+            }
+            Self::Large { place, time, untaken, otherwise } => {
+                leaving::is_taken_within(time);
+                drop(place);
+                match otherwise {
+                    Some(refused) if untaken.is_full() => refused.into_http(),
+                    Some(_) | None => untaken.count(answer, context),
+                }
+            }
+            Self::Tail { place } => {
+                drop(place);
+                answer
+            }
+            Self::Stream { place } => leaving::holding(answer, place),
+        }
     }
 }
 
@@ -245,7 +300,8 @@ mod tests {
 
     async fn status_of(coming: BoxFuture<Response, Infallible>, timeout: Duration) -> Status {
         let deadline = Deadline::after(Some(timeout));
-        let answer = Answer { coming, deadline, message_bytes_max: 0, _place: None, visit: None };
+        let answer =
+            Answer { coming, deadline, message_bytes_max: 0, visit: None, then: Then::Nothing };
         let Ok(response) = answer.await;
         Status::from_header_map(response.headers()).expect("a status")
     }

@@ -83,7 +83,7 @@ pub(super) const STATUS_NAMES: [&str; 17] = [
 const OTHER: &str = "OTHER";
 
 /// Every reason that an `ErrorInfo` of ours gives.
-const REASONS: [&str; 36] = [
+const REASONS: [&str; 37] = [
     "OVERLOADED",
     "INSUFFICIENT_FUNDS",
     "VERSION_MISMATCH",
@@ -117,6 +117,7 @@ const REASONS: [&str; 36] = [
     "SAGA_NOT_FOUND",
     "STARTING",
     "STOPPING",
+    "TOO_MANY_STREAMS",
     "TOO_MANY_TAILS",
     "TRANSFER_PENDING",
     OTHER,

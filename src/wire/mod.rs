@@ -5,6 +5,7 @@
 //! decide anything about money, and no text, path or number of our insides may leave through it.
 
 mod ahead;
+mod arriving;
 mod batch;
 mod call_line;
 mod command_service;
@@ -12,7 +13,9 @@ mod deadline;
 mod entrance;
 mod front;
 mod guarded;
+mod lane;
 mod late;
+mod leaving;
 mod meter;
 mod metered;
 mod methods;
@@ -30,6 +33,7 @@ pub use command_service::{Commands, Desk};
 pub use entrance::{Entrance, caller};
 pub use front::Front;
 pub use late::Late;
+pub use leaving::until_taken;
 pub use meter::{CODES, Meter, Refusals};
 pub use metered::{CallerName, Metered};
 pub use methods::{METHODS, Method, MethodKind};

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicUsize},
 };
 
 use crate::access::CertificateNames;
@@ -18,13 +18,16 @@ struct Known {
     certificate: Option<Vec<u8>>,
     /// Read when the first call asks, for all calls of the connection.
     names: OnceLock<CertificateNames>,
+    /// How many bytes of large answers wait until it takes them.
+    untaken: AtomicUsize,
 }
 
 impl Peer {
     /// With the certificate that it has proved to own, as DER, if it was asked for one.
     #[must_use]
     pub fn new(address: SocketAddr, certificate: Option<Vec<u8>>) -> Self {
-        Self(Arc::new(Known { address, certificate, names: OnceLock::new() }))
+        let names = OnceLock::new();
+        Self(Arc::new(Known { address, certificate, names, untaken: AtomicUsize::new(0) }))
     }
 
     /// Where it calls from.
@@ -44,5 +47,10 @@ impl Peer {
     pub(super) fn certificate_names(&self) -> Option<&CertificateNames> {
         let der = self.certificate()?;
         Some(self.0.names.get_or_init(|| CertificateNames::of(der)))
+    }
+
+    /// How many bytes of large answers wait until it takes them.
+    pub(super) fn untaken(&self) -> &AtomicUsize {
+        &self.0.untaken
     }
 }

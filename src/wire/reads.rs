@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 use tonic::{Status, metadata::MetadataMap};
 
 use super::{
@@ -20,6 +23,11 @@ use crate::{
 /// How long a read waits for a position at most, when its caller's deadline is not earlier.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// How many reads of the log there may be at once, with their results until somebody turns to them;
+/// others wait for their turn. More would keep more processors busy than most machines have, and a
+/// page that was read and waits to be encoded takes about half a megabyte.
+const LOG_READS_MAX: usize = 16;
+
 /// The reading side of the ledger. Cheap to clone.
 #[derive(Clone)]
 pub struct Reads {
@@ -31,6 +39,8 @@ pub struct Reads {
     /// Of the commands of batches, whose calls are not refused.
     pub(super) refusals: Arc<Refusals>,
     store: EventStore,
+    /// Turns to read the log.
+    turns: Arc<Semaphore>,
 }
 
 impl Reads {
@@ -44,8 +54,9 @@ impl Reads {
         store: EventStore,
     ) -> Self {
         let tokens = PageTokens::new(history.log().log_id());
+        let turns = Arc::new(Semaphore::new(LOG_READS_MAX));
         let (ahead, refusals) = (Arc::default(), Arc::default());
-        Self { views, history, durable, tokens, ahead, refusals, store }
+        Self { views, history, durable, tokens, ahead, refusals, store, turns }
     }
 
     /// What commands of batches were refused for.
@@ -80,14 +91,19 @@ impl Reads {
         }
     }
 
-    /// Runs a read of the log where it may block.
+    /// Runs a read of the log where it may block, when it is its turn.
     pub(super) async fn in_log<T: Send + 'static>(
         &self,
         read: impl FnOnce(&mut Cursor) -> T + Send + 'static,
     ) -> Result<T, Status> {
+        // Held until whoever asked goes on, and until the read has ended if nobody does. Turns are
+        // never closed.
+        let turn = Arc::clone(&self.turns).acquire_owned().await.ok();
         let mut cursor = self.history.cursor();
-        let read = tokio::task::spawn_blocking(move || read(&mut cursor));
-        read.await.map_err(|_| status::internal("a read of the log panicked"))
+        let read = tokio::task::spawn_blocking(move || (read(&mut cursor), turn));
+        let (found, _turn) =
+            read.await.map_err(|_| status::internal("a read of the log panicked"))?;
+        Ok(found)
     }
 
     /// As [`Reads::in_log`], for what fails only if the log cannot be read.

@@ -210,6 +210,12 @@ pub(super) fn too_many_tails() -> Status {
     Report::new(Code::ResourceExhausted, "TOO_MANY_TAILS", message).retry(RETRY_OUTAGE).finish()
 }
 
+/// RESOURCE_EXHAUSTED: there are as many streams of other kinds as there may be.
+pub(super) fn too_many_streams() -> Status {
+    let message = "there are as many streams as the server takes";
+    Report::new(Code::ResourceExhausted, "TOO_MANY_STREAMS", message).retry(RETRY_OUTAGE).finish()
+}
+
 /// UNAVAILABLE: the ledger is still being recovered.
 pub(super) fn starting() -> Status {
     let message = "the ledger is being recovered";

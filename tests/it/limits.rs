@@ -12,6 +12,7 @@ use tokio::{
     time::timeout,
 };
 use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt as _;
 
 use crate::service::{
@@ -28,11 +29,17 @@ async fn with(limits: Limits) -> Service {
 /// A connection that speaks HTTP/2 by hand.
 struct Frames(TcpStream);
 
-/// A frame: its type, its stream and what is in it.
-type Frame = (u8, u32, Vec<u8>);
+/// A frame: its type, its flags, its stream and what is in it.
+type Frame = (u8, u8, u32, Vec<u8>);
 
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+/// The headers of a call, before its path and after it.
+const BEFORE_PATH: &[u8] = b"\x83\x86\x01\x07daybook\x04";
+const AFTER_PATH: &[u8] = b"\x0f\x10\x10application/grpc";
 
 impl Frames {
     async fn open(service: &Service) -> Self {
@@ -45,17 +52,44 @@ impl Frames {
     async fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.0.read_exact(&mut head).await.ok()?;
-        let [a, b, c, kind, _, stream @ ..] = head;
+        let [a, b, c, kind, flags, stream @ ..] = head;
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]).try_into().unwrap()];
         self.0.read_exact(&mut payload).await.ok()?;
-        Some((kind, u32::from_be_bytes(stream), payload))
+        Some((kind, flags, u32::from_be_bytes(stream), payload))
+    }
+
+    async fn send(&mut self, kind: u8, flags: u8, stream: u8, payload: &[u8]) {
+        let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let head = [a, b, c, kind, flags, 0, 0, 0, stream];
+        self.0.write_all(&[&head, payload].concat()).await.unwrap();
+    }
+
+    /// Begins a call, whose message is still to come.
+    async fn begin(&mut self, stream: u8, path: &str) {
+        let length = u8::try_from(path.len()).unwrap();
+        let headers = [BEFORE_PATH, &[length], path.as_bytes(), AFTER_PATH].concat();
+        self.send(HEADERS, 4, stream, &headers).await;
+    }
+
+    /// Waits until all these calls have been reset. Gives how many of them had a status before.
+    async fn ended(&mut self, mut streams: Vec<u8>) -> usize {
+        let mut answered = 0;
+        while !streams.is_empty() {
+            let frame = timeout(PATIENCE, self.next()).await.expect("a frame");
+            let (kind, flags, stream, _) = frame.expect("the connection is open");
+            answered += usize::from(kind == HEADERS && flags & 1 == 1);
+            if kind == RST_STREAM {
+                streams.retain(|it| u32::from(*it) != stream);
+            }
+        }
+        answered
     }
 
     /// The next frame of a kind.
     async fn next_of(&mut self, wanted: u8) -> Vec<u8> {
         loop {
             let frame = timeout(PATIENCE, self.next()).await.expect("a frame");
-            let (kind, _, payload) = frame.expect("the connection is open");
+            let (kind, _, _, payload) = frame.expect("the connection is open");
             if kind == wanted {
                 return payload;
             }
@@ -171,4 +205,91 @@ async fn a_call_takes_only_so_long_whatever_its_caller_says() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     service.call(deposit(&id, 1)).await.unwrap();
     assert_eq!(tail.message().await.unwrap().unwrap().position, 2);
+}
+
+#[tokio::test]
+async fn messages_that_do_not_come_are_not_waited_for() {
+    // Neither those of calls nor the question of a stream; nor the rest of a message that has
+    // begun, of a stream as well. Each call is ended and its place on the connection is free.
+    let call_time = Duration::from_millis(200);
+    let limits = Limits { call_time, streams_per_connection: 7, ..Limits::default() };
+    let service = with(limits).await;
+    let mut frames = Frames::open(&service).await;
+    let streams = vec![1, 3, 5, 7, 9, 11, 13];
+    let begin = Instant::now();
+    for (stream, path) in streams.iter().zip([
+        "/daybook.v1.CommandService/DepositMoney",
+        "/daybook.v1.QueryService/GetAccount",
+        "/daybook.v1.QueryService/TailEvents",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+        "/daybook.v1.CommandService/ExecuteStream",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    ]) {
+        frames.begin(*stream, path).await;
+        if *stream > 9 {
+            frames.send(DATA, 0, *stream, b"\0\0\0\0\x0a12345").await;
+        }
+    }
+    assert_eq!(frames.ended(streams).await, 7);
+    assert!(begin.elapsed() >= call_time, "{:?}", begin.elapsed());
+    frames.begin(15, "/daybook.v1.QueryService/GetStats").await;
+    frames.send(DATA, 1, 15, b"\0\0\0\0\0").await;
+    while frames.next_of(HEADERS).await.is_empty() {}
+    assert_eq!(service.stats().await.position, 0);
+}
+
+#[tokio::test]
+async fn answers_that_are_not_taken_are_given_up() {
+    // The peer allows not a byte of them: after the time of a call they are reset.
+    let call_time = Duration::from_millis(200);
+    let limits = Limits { call_time, streams_per_connection: 2, ..Limits::default() };
+    let service = with(limits).await;
+    let mut frames = Frames::open(&service).await;
+    frames.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
+    let begin = Instant::now();
+    for streams in [vec![1, 3], vec![5, 7]] {
+        frames.begin(streams[0], "/daybook.v1.QueryService/GetStats").await;
+        frames.begin(streams[1], "/daybook.v1.QueryService/ListAccounts").await;
+        for stream in &streams {
+            frames.send(DATA, 1, *stream, b"\0\0\0\0\0").await;
+        }
+        assert_eq!(frames.ended(streams).await, 0, "they ended by a reset alone");
+    }
+    assert!(begin.elapsed() >= call_time * 2, "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn there_are_only_so_many_streams_of_other_kinds() {
+    let service =
+        with(Limits { command_streams: 1, streams: 1, tails: 1, ..Limits::default() }).await;
+    let mut health = HealthClient::new(service.channel.clone());
+    let watch = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    // Whoever waited for the service to be ready may have watched it until a moment ago.
+    let begin = Instant::now();
+    let first = loop {
+        if let Ok(first) = health.watch(watch("")).await {
+            break first;
+        }
+        assert!(begin.elapsed() < PATIENCE, "there is no place");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let mut commands = service.commands.clone();
+    let second = commands.execute_stream(tokio_stream::pending()).await.unwrap();
+    let refused = commands.execute_stream(tokio_stream::pending()).await;
+    let status = assert_refused(refused, Code::ResourceExhausted, "TOO_MANY_STREAMS");
+    assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
+    let refused = health.watch(watch("readiness")).await;
+    assert_refused(refused, Code::ResourceExhausted, "TOO_MANY_STREAMS");
+    // Nothing else needs a place of theirs.
+    health.check(watch("liveness")).await.unwrap();
+    let _tail = service.tail(from(0)).await.unwrap();
+    assert_eq!(service.stats().await.position, 0);
+    drop(first);
+    let begin = Instant::now();
+    while health.watch(watch("")).await.is_err() {
+        assert!(begin.elapsed() < PATIENCE, "its place is not given back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(second);
 }

@@ -49,3 +49,30 @@ impl Config {
         writeln!(f, "tails_per_principal = {}", self.tails_per_principal)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{parse, resolve_with_file};
+    use crate::ops::config::resolve;
+
+    #[test]
+    fn jwts_need_all_of_their_settings() {
+        let all = ["--jwt-keys=k", "--jwt-issuer=i", "--jwt-audience=a", "--credentials=c"];
+        assert!(resolve(parse(&all)).unwrap().jwt.is_some());
+        for (left_out, set, missing) in [
+            (0, "jwt_issuer", "jwt_keys"),
+            (1, "jwt_keys", "jwt_issuer"),
+            (2, "jwt_keys", "jwt_audience"),
+            (3, "jwt_keys", "credentials"),
+        ] {
+            let mut flags = all.to_vec();
+            flags.remove(left_out);
+            let error = resolve(parse(&flags)).unwrap_err().to_string();
+            assert_eq!(error, format!("{set} needs {missing}"));
+        }
+        assert!(resolve(parse(&all[3..])).unwrap().jwt.is_none());
+        // The file may give what the flags do not.
+        let file = "jwt_keys = 'k'\njwt_issuer = 'i'\ncredentials = 'c'";
+        assert!(resolve_with_file(file, &["--jwt-audience=a"]).unwrap().jwt.is_some());
+    }
+}

@@ -140,8 +140,9 @@ pub struct ServeArgs {
     #[serde(deserialize_with = "value::number_in_file::<_, 1, 1_048_576>")]
     pub max_calls: Option<u64>,
 
-    /// How long a call may take that is no stream, whatever its deadline, such as 500ms or 10s:
-    /// 100ms to 1h [default: 10s]
+    /// How long a call may take that is no stream, whatever its deadline, and then again its peer
+    /// to take the answer, and how long a message of a stream may take to come, such as 500ms or
+    /// 10s: 100ms to 1h [default: 10s]
     #[arg(long, value_name = "DURATION", env = "DAYBOOK_MAX_CALL_TIME", hide_env_values = true)]
     #[arg(value_parser = value::parse_call_time)]
     #[serde(deserialize_with = "value::call_time_in_file")]
@@ -165,6 +166,20 @@ pub struct ServeArgs {
     #[arg(value_parser = value::parse_number::<1, 65_536>)]
     #[serde(deserialize_with = "value::number_in_file::<_, 1, 65_536>")]
     pub max_tails: Option<u64>,
+
+    /// How many streams of commands there may be at once; more are refused: 1 to 65536
+    /// [default: 64]
+    #[arg(long, value_name = "COUNT", env = "DAYBOOK_MAX_COMMAND_STREAMS", hide_env_values = true)]
+    #[arg(value_parser = value::parse_number::<1, 65_536>)]
+    #[serde(deserialize_with = "value::number_in_file::<_, 1, 65_536>")]
+    pub max_command_streams: Option<u64>,
+
+    /// How many streams of other kinds there may be at once: watches of health, and reflection;
+    /// more are refused: 1 to 65536 [default: 1024]
+    #[arg(long, value_name = "COUNT", env = "DAYBOOK_MAX_STREAMS", hide_env_values = true)]
+    #[arg(value_parser = value::parse_number::<1, 65_536>)]
+    #[serde(deserialize_with = "value::number_in_file::<_, 1, 65_536>")]
+    pub max_streams: Option<u64>,
 
     /// How many commands a batch may have: 1 to 8190 [default: 8190]
     #[arg(long, value_name = "COUNT", env = "DAYBOOK_MAX_BATCH_COMMANDS", hide_env_values = true)]
@@ -275,6 +290,8 @@ impl ServeArgs {
             max_message_bytes,
             max_header_bytes,
             max_tails,
+            max_command_streams,
+            max_streams,
             max_batch_commands,
             log_format,
             log_level,

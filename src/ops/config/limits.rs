@@ -27,8 +27,9 @@ pub struct Limits {
     /// single commands on two cores the last of them waits about a fifth of a second; each takes
     /// about 8 KiB.
     pub calls: usize,
-    /// How long one may take, its message included, whatever its caller says. Streams may take
-    /// longer.
+    /// How long one may take, its message included, whatever its caller says, and how long its
+    /// peer may then take to take the answer. Streams may take longer, but not to be opened, and
+    /// no longer than this for a message that has begun to come.
     pub call_time: Duration,
     /// How large a message of a client may be, in bytes: by default what most gRPC clients take,
     /// and not more, because the largest batch has to fit into a group of the log.
@@ -37,6 +38,14 @@ pub struct Limits {
     pub header_bytes: u32,
     /// How many tails there may be at once.
     pub tails: usize,
+    /// How many streams of commands there may be at once, on all connections together. One whose
+    /// client takes no answers may keep about 20 MiB; there is one writer, and a few streams keep
+    /// it busy.
+    pub command_streams: usize,
+    /// How many streams there may be at once that are neither tails nor of commands: watches of
+    /// health, and reflection. Each takes about 20 KiB while nothing happens, and nothing else
+    /// bounds how many clients leave open. By default one for each connection.
+    pub streams: usize,
     /// How many commands a batch may have: by default as many as a batch of TigerBeetle's, so that
     /// figures can be compared, and few enough that one fits in a message and in a group.
     pub batch_commands: usize,
@@ -54,6 +63,8 @@ impl Default for Limits {
             message_bytes: 4 * 1024 * 1024,
             header_bytes: 16 * 1024,
             tails: 1_024,
+            command_streams: 64,
+            streams: 1_024,
             batch_commands: 8_190,
         }
     }
@@ -78,6 +89,8 @@ impl Limits {
             message_bytes: fitted(given.max_message_bytes, default.message_bytes),
             header_bytes: fitted(given.max_header_bytes, default.header_bytes),
             tails: fitted(given.max_tails, default.tails),
+            command_streams: fitted(given.max_command_streams, default.command_streams),
+            streams: fitted(given.max_streams, default.streams),
             batch_commands: fitted(given.max_batch_commands, default.batch_commands),
         }
     }
@@ -100,6 +113,8 @@ impl fmt::Display for Limits {
         writeln!(f, "max_message_bytes = {}", self.message_bytes)?;
         writeln!(f, "max_header_bytes = {}", self.header_bytes)?;
         writeln!(f, "max_tails = {}", self.tails)?;
+        writeln!(f, "max_command_streams = {}", self.command_streams)?;
+        writeln!(f, "max_streams = {}", self.streams)?;
         writeln!(f, "max_batch_commands = {}", self.batch_commands)
     }
 }

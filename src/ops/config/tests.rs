@@ -15,7 +15,7 @@ struct Parsed {
 }
 
 /// Every setting but the file: its key, its value in a file, and a flag with another value.
-const SETTINGS: [(&str, &str, &str); 32] = [
+const SETTINGS: [(&str, &str, &str); 34] = [
     ("listen", "\"127.0.0.1:1\"", "--listen=[::1]:2"),
     ("insecure", "true", "--insecure=false"),
     ("tls_certificate", "\"of-file.pem\"", "--tls-certificate=of-flag.pem"),
@@ -36,6 +36,8 @@ const SETTINGS: [(&str, &str, &str); 32] = [
     ("max_message_bytes", "16384", "--max-message-bytes=4194303"),
     ("max_header_bytes", "4096", "--max-header-bytes=1048576"),
     ("max_tails", "1", "--max-tails=65536"),
+    ("max_command_streams", "1", "--max-command-streams=65536"),
+    ("max_streams", "1", "--max-streams=65536"),
     ("max_batch_commands", "1", "--max-batch-commands=8189"),
     ("log_format", "\"text\"", "--log-format=json"),
     ("log_level", "\"warn\"", "--log-level=daybook=debug"),
@@ -60,7 +62,7 @@ const RATE: &str = "expected a whole number from 0 to 1000000";
 const LEVEL: &str = "'inof' is neither a level (error, warn, info, debug, trace, off) nor a \
                      directive such as daybook::log=debug";
 
-fn parse(flags: &[&str]) -> ServeArgs {
+pub(super) fn parse(flags: &[&str]) -> ServeArgs {
     let line = std::iter::once("daybook").chain(flags.iter().copied());
     Parsed::try_parse_from(line).unwrap().args
 }
@@ -71,7 +73,7 @@ fn file(text: &str) -> NamedTempFile {
     file
 }
 
-fn resolve_with_file(text: &str, flags: &[&str]) -> Result<Config, ConfigError> {
+pub(super) fn resolve_with_file(text: &str, flags: &[&str]) -> Result<Config, ConfigError> {
     let file = file(text);
     resolve(ServeArgs { config: Some(file.path().to_owned()), ..parse(flags) })
 }
@@ -117,6 +119,8 @@ fn of_file() -> Config {
             message_bytes: 16_384,
             header_bytes: 4_096,
             tails: 1,
+            command_streams: 1,
+            streams: 1,
             batch_commands: 1,
         },
         log_format: LogFormat::Text,
@@ -160,6 +164,8 @@ fn of_flags() -> Config {
             message_bytes: 4_194_303,
             header_bytes: 1_048_576,
             tails: 65_536,
+            command_streams: 65_536,
+            streams: 65_536,
             batch_commands: 8_189,
         },
         log_format: LogFormat::Json,
@@ -468,27 +474,6 @@ fn a_file_that_cannot_be_read_is_an_error() {
     fs::write(&binary, [0xff, 0xfe]).unwrap();
     let error = resolve_path(binary.path());
     assert!(matches!(error, ConfigError::Unreadable { .. }), "{error}");
-}
-
-#[test]
-fn jwts_need_all_of_their_settings() {
-    let all = ["--jwt-keys=k", "--jwt-issuer=i", "--jwt-audience=a", "--credentials=c"];
-    assert!(resolve(parse(&all)).unwrap().jwt.is_some());
-    for (left_out, set, missing) in [
-        (0, "jwt_issuer", "jwt_keys"),
-        (1, "jwt_keys", "jwt_issuer"),
-        (2, "jwt_keys", "jwt_audience"),
-        (3, "jwt_keys", "credentials"),
-    ] {
-        let mut flags = all.to_vec();
-        flags.remove(left_out);
-        let error = resolve(parse(&flags)).unwrap_err().to_string();
-        assert_eq!(error, format!("{set} needs {missing}"));
-    }
-    assert!(resolve(parse(&all[3..])).unwrap().jwt.is_none());
-    // The file may give what the flags do not.
-    let file = "jwt_keys = 'k'\njwt_issuer = 'i'\ncredentials = 'c'";
-    assert!(resolve_with_file(file, &["--jwt-audience=a"]).unwrap().jwt.is_some());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Streams of batches: answered in order, many on their way at once.
 
+use std::time::Duration;
+
 use daybook::proto::{
     BatchCommand, ExecuteStreamRequest, ExecuteStreamResponse, batch_result::Result as Done,
 };
@@ -173,5 +175,34 @@ async fn a_stream_that_nobody_reads_holds_back_its_sender_only() {
         assert_eq!(batches.answer().await.unwrap().unwrap().accepted_count, 500);
     }
     sending.await.unwrap();
+    batches.finish().await;
+}
+
+#[tokio::test]
+async fn a_stream_whose_answers_are_not_taken_is_carried_out_so_far_only() {
+    // What became of its commands is kept for it: of as many as the largest batch has, and of what
+    // the transport has for the client already.
+    let service = Service::in_memory().await;
+    let mut batches = Batches::open(&service.another().await).await;
+    let commands = vec![open("ada", 0).in_batch(); 500];
+    let sender = batches.sender.clone();
+    let sending = tokio::spawn(async move {
+        for _ in 0..200 {
+            let request = ExecuteStreamRequest { commands: commands.clone(), return_results: true };
+            sender.send(request).await.unwrap();
+        }
+    });
+    let (mut before, mut position) = (0, -1);
+    while position != before || position < 1_000 {
+        before = position;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        position = service.stats().await.position;
+    }
+    assert!(position < 60_000, "{position} of 100,000 were carried out");
+    for _ in 0..200 {
+        assert_eq!(batches.answer().await.unwrap().unwrap().accepted_count, 500);
+    }
+    sending.await.unwrap();
+    assert_eq!(service.stats().await.position, 100_000);
     batches.finish().await;
 }

@@ -1,0 +1,264 @@
+//! Answers on their way out: how much is kept of those that nobody takes, and for how long.
+//!
+//! HTTP/2 lets a client ask for an answer and take not a byte of it. What was answered then waits,
+//! and a page or what came of a batch can be large.
+
+use std::{
+    cell::Cell,
+    collections::VecDeque,
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::body::{Frame, SizeHint};
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{Body as HttpBody, Bytes, http},
+};
+
+use super::{Peer, guarded::Deadline};
+
+/// How many bytes of large answers may wait until they are taken, before only those connections get
+/// one that have taken all before it: hundreds of the longest pages.
+const UNTAKEN_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How many may wait for one connection: dozens of the longest pages, or the largest answer.
+const UNTAKEN_BYTES_MAX_EACH: usize = 4 * 1024 * 1024;
+
+type Response = http::Response<Body>;
+
+tokio::task_local! {
+    /// How long the answer that a task has may wait until it is taken, once it has one.
+    static TAKEN_WITHIN: Cell<Option<Duration>>;
+}
+
+/// Says how long the answer that this task has now may wait.
+pub(super) fn is_taken_within(time: Duration) {
+    // Without a transport, as in tests, nobody takes anything.
+    let _told = TAKEN_WITHIN.try_with(|within| within.set(Some(time)));
+}
+
+/// Serves one call to its end: until its answer was taken, or was not for too long. It is dropped
+/// then, and so is the answer; the peer sees its call reset.
+pub async fn until_taken(call: impl Future<Output = ()>) {
+    TAKEN_WITHIN.scope(Cell::new(None), in_time(call)).await;
+}
+
+async fn in_time(call: impl Future<Output = ()>) {
+    let mut call = pin!(call);
+    let mut deadline = Deadline::after(None);
+    poll_fn(|context| {
+        if call.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        if let Some(within) = TAKEN_WITHIN.with(Cell::take) {
+            deadline = Deadline::after(Some(within));
+        }
+        if deadline.is_over(context) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// How many bytes of large answers wait until they are taken: of all, and of one connection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Untaken {
+    all: Arc<AtomicUsize>,
+    of: Option<Peer>,
+}
+
+impl Untaken {
+    /// As one connection sees it, if it is known which.
+    pub(super) fn of(&self, peer: Option<&Peer>) -> Self {
+        Self { all: Arc::clone(&self.all), of: peer.cloned() }
+    }
+
+    /// Whether there is no room for another one.
+    pub(super) fn is_full(&self) -> bool {
+        let all = self.all.load(Ordering::Relaxed);
+        let own = self.of.as_ref().map_or(all, |peer| peer.untaken().load(Ordering::Relaxed));
+        own >= UNTAKEN_BYTES_MAX_EACH || all >= UNTAKEN_BYTES_MAX && own > 0
+    }
+
+    fn counts(&self) -> impl Iterator<Item = &AtomicUsize> {
+        std::iter::once(&*self.all).chain(self.of.as_ref().map(Peer::untaken))
+    }
+
+    /// The same answer, encoded and counted until its last byte was sent or is given up.
+    pub(super) fn count(&self, answer: Response, context: &mut Context<'_>) -> Response {
+        let (head, mut body) = answer.into_parts();
+        if body.is_end_stream() {
+            return Response::from_parts(head, body);
+        }
+        // Of one message all is there at once. What encoded it is dropped: it keeps more.
+        let mut frames = VecDeque::new();
+        let rest = loop {
+            match Pin::new(&mut body).poll_frame(context) {
+                Poll::Ready(Some(frame)) => frames.push_back(frame.map(|it| self.counted(it))),
+                Poll::Ready(None) => break Body::empty(),
+                Poll::Pending => break body,
+            }
+        };
+        Response::from_parts(head, Body::new(Begun { frames, rest }))
+    }
+
+    fn counted(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        frame.map_data(|bytes| {
+            for count in self.counts() {
+                count.fetch_add(bytes.len(), Ordering::Relaxed);
+            }
+            // As many as they are: they came in a buffer that is larger.
+            let bytes = bytes.to_vec().into_boxed_slice();
+            Bytes::from_owner(Counted { bytes, by: self.clone() })
+        })
+    }
+}
+
+/// Bytes that are counted until they are dropped.
+struct Counted {
+    bytes: Box<[u8]>,
+    by: Untaken,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        for count in self.by.counts() {
+            count.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// A body whose first frames are there.
+struct Begun {
+    frames: VecDeque<Result<Frame<Bytes>, Status>>,
+    rest: Body,
+}
+
+impl HttpBody for Begun {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.frames.pop_front() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => Pin::new(&mut self.rest).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_empty() && self.rest.is_end_stream()
+    }
+}
+
+/// The same answer, with something that is kept until the end of it.
+pub(super) fn holding<T: Send + Unpin + 'static>(answer: Response, held: T) -> Response {
+    answer.map(|body| Body::new(Holding { body, _held: held }))
+}
+
+struct Holding<T> {
+    body: Body,
+    _held: T,
+}
+
+impl<T: Unpin> HttpBody for Holding<T> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_taken_is_given_up_in_time() {
+        let held = Arc::new(());
+        let answered = Arc::clone(&held);
+        let call = async move {
+            is_taken_within(Duration::from_millis(20));
+            std::future::pending::<()>().await;
+            drop(answered);
+        };
+        until_taken(call).await;
+        assert_eq!(Arc::strong_count(&held), 1, "nothing of it is kept");
+        // One that says nothing, such as a stream, goes on.
+        let endless = until_taken(std::future::pending());
+        assert!(tokio::time::timeout(Duration::from_millis(60), endless).await.is_err());
+    }
+
+    fn connection() -> Peer {
+        Peer::new(([127, 0, 0, 1], 1).into(), None)
+    }
+
+    /// An answer of so many bytes, counted.
+    fn answer(untaken: &Untaken, bytes: usize) -> Body {
+        let frames = VecDeque::from([Ok(Frame::data(Bytes::from(vec![7; bytes])))]);
+        let body = Body::new(Begun { frames, rest: Body::empty() });
+        let mut context = Context::from_waker(Waker::noop());
+        untaken.count(Response::new(body), &mut context).into_body()
+    }
+
+    #[tokio::test]
+    async fn large_answers_count_until_their_last_byte_is_dropped() {
+        let untaken = Untaken::default().of(Some(&connection()));
+        let mut body = answer(&untaken, UNTAKEN_BYTES_MAX_EACH);
+        assert!(untaken.is_full());
+        let taken = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        let taken = taken.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(taken.len(), UNTAKEN_BYTES_MAX_EACH);
+        assert!(body.is_end_stream());
+        let rest = taken.slice(1..2);
+        drop((taken, body));
+        assert!(untaken.is_full(), "a part of it is still to be sent");
+        drop(rest);
+        assert!(!untaken.is_full());
+    }
+
+    #[test]
+    fn who_takes_nothing_is_in_the_way_of_nobody_else() {
+        let all = Untaken::default();
+        let greedy: Vec<_> = (0..16).map(|_| all.of(Some(&connection()))).collect();
+        let half = UNTAKEN_BYTES_MAX_EACH / 2;
+        let kept: Vec<_> = greedy.iter().map(|greedy| answer(greedy, half)).collect();
+        assert!(greedy.iter().all(Untaken::is_full), "together they have all that there may be");
+        let other = all.of(Some(&connection()));
+        assert!(!other.is_full());
+        let small = answer(&other, 1);
+        assert!(other.is_full(), "one at a time");
+        drop(small);
+        assert!(!other.is_full());
+        drop(kept);
+        assert!(!greedy.iter().any(Untaken::is_full));
+        assert_eq!(all.all.load(Ordering::Relaxed), 0);
+    }
+}
