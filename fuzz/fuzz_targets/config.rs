@@ -61,19 +61,27 @@ fn check_ranges(config: &Config) {
     assert!((1..=65_536).contains(&config.calls_per_principal), "{config:?}");
     assert!((1..=65_536).contains(&config.tails_per_principal), "{config:?}");
     assert!(config.rate_per_principal <= 1_000_000, "{config:?}");
+    assert!((16_384..=4_194_304).contains(&config.limits.message_bytes), "{config:?}");
+    assert!((1..=8_190).contains(&config.limits.batch_commands), "{config:?}");
+    let is_public = !config.listen.ip().is_loopback();
+    assert!(!is_public || config.insecure || config.tls.is_some(), "{config:?}");
 }
 
 fn check_error(text: &[u8], error: &ConfigError) {
-    if let ConfigError::Alone { set, missing } = error {
-        // It may come from anywhere, and names the settings instead.
-        assert!(set.starts_with("jwt_") && set != missing, "{error}");
-        return;
-    }
-    assert!(error.to_string().contains(&*FILE.to_string_lossy()), "{error}");
+    let names_file = error.to_string().contains(&*FILE.to_string_lossy());
     match error {
+        // What these are about may come from anywhere: they name the settings instead.
+        ConfigError::Needs(set, missing) => {
+            assert!(set != missing && error.to_string().contains(missing), "{error}");
+            return;
+        }
+        ConfigError::Insecure { listen, .. } => {
+            assert!(!listen.ip().is_loopback(), "{error}");
+            return;
+        }
         ConfigError::Unreadable { .. } => assert!(std::str::from_utf8(text).is_err(), "{error}"),
         ConfigError::TooLarge { .. } => assert!(text.len() > FILE_BYTES_MAX, "{error}"),
         ConfigError::Invalid { source, .. } => assert!(!source.message().is_empty(), "{error}"),
-        ConfigError::Alone { .. } => unreachable!("looked at before"),
     }
+    assert!(names_file, "{error}");
 }
