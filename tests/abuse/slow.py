@@ -27,7 +27,7 @@ STREAM = COMMANDS + "ExecuteStream"
 # Over how many connections streams are begun that say nothing.
 IDLE_CONNECTIONS = 64
 # How many streams of batches are not read, and of how many commands.
-UNREAD, BATCH = 2, 8_000
+UNREAD, BATCH = 1, 8_000
 # Of how many commands of a stream at most the messages are taken: those that are carried out, and
 # what fits into the windows of HTTP/2.
 SENT_MAX = 80_000

@@ -39,7 +39,7 @@ pub struct Limits {
     /// How many tails there may be at once.
     pub tails: usize,
     /// How many streams of commands there may be at once, on all connections together. One whose
-    /// client takes no answers may keep about 20 MiB; there is one writer, and a few streams keep
+    /// client takes no answers may keep about 30 MiB; there is one writer, and a few streams keep
     /// it busy.
     pub command_streams: usize,
     /// How many streams there may be at once that are neither tails nor of commands: watches of
