@@ -8,6 +8,7 @@
 //! is whole, does not continue it. Some bursts are judged by reading the whole log nevertheless.
 
 use super::damage::{Outcome, Sample, frames};
+use super::misplaced::burst;
 use super::{Shape, options, segments, try_open, verify};
 use crate::log::Damage;
 use crate::log::file::catalog::Entry;
@@ -61,26 +62,6 @@ fn large(count: usize) -> Sample {
     Sample::new(disk.image(), large_options())
 }
 
-/// A segment with a burst in it, where that begins, and how long it is.
-fn struck(original: &[u8], image: &Image, rng: &mut Rng) -> (Vec<u8>, usize, usize) {
-    let mut bytes = original.to_vec();
-    let length = 1 + rng.below(BURST_BYTES_MAX);
-    let at = rng.below(bytes.len() - length);
-    let burst = &mut bytes[at..at + length];
-    match rng.below(4) {
-        0 => burst.fill_with(|| rng.below(256) as u8),
-        1 => burst.fill(0),
-        2 => burst.fill(0xff),
-        _ => {
-            let names = segments(image);
-            let other = &image[&names[rng.below(names.len())]];
-            let from = rng.below(other.len() - length);
-            burst.copy_from_slice(&other[from..from + length]);
-        }
-    }
-    (bytes, at, length)
-}
-
 /// What is read of one segment by itself.
 fn scanned(name: &str, bytes: &[u8], is_last: bool) -> Option<Scanned> {
     let image = Image::from([(name.to_owned(), bytes.to_vec())]);
@@ -98,7 +79,7 @@ fn is_same(one: &Joint, other: &Joint) -> bool {
 
 /// `DAYBOOK_TEST_BURSTS` bursts on a log of `DAYBOOK_TEST_BURST_SEGMENTS` segments of 1 MiB.
 #[test]
-fn bursts_are_found_or_harmless() {
+fn bursts_on_a_large_log_are_found_or_harmless() {
     let bursts = number("DAYBOOK_TEST_BURSTS").unwrap_or(100);
     let count = number("DAYBOOK_TEST_BURST_SEGMENTS").map_or(3, |it| it.try_into().unwrap());
     let sample = large(count);
@@ -113,14 +94,18 @@ fn bursts_are_found_or_harmless() {
         .map(|name| scanned(name, &sample.image[name], names.last() == Some(name)).unwrap().joint)
         .collect();
     let (mut rng, mut damaged, mut harmless, mut cut, mut whole) = (Rng(17), 0, 0, 0, 0);
-    for burst in 0..bursts {
+    for round in 0..bursts {
         let index = rng.below(names.len());
         let (name, is_last) = (&names[index], index + 1 == names.len());
         let original = &sample.image[name];
-        let (bytes, at, length) = struck(original, &sample.image, &mut rng);
+        let length = 1 + rng.below(BURST_BYTES_MAX);
+        let at = rng.below(original.len() - length);
+        let mut bytes = original.clone();
+        let (class, written) = burst(&sample, &mut rng, length);
+        bytes[at..at + length].copy_from_slice(&written);
         let touched: Vec<usize> =
             (at..at + length).filter(|place| bytes[*place] != original[*place]).collect();
-        let what = format!("burst {burst}: {length} bytes at {at} of {name}");
+        let what = format!("burst {round}: {class}, {length} bytes at {at} of {name}");
         let is_used = touched.iter().any(|place| used(name, *place));
         let outcome = match scanned(name, &bytes, is_last) {
             None => Outcome::Damaged,
@@ -148,7 +133,7 @@ fn bursts_are_found_or_harmless() {
             Outcome::Harmless => harmless += 1,
             Outcome::Cut => cut += 1,
         }
-        if burst % WHOLE_ONE_IN == 0 {
+        if round % WHOLE_ONE_IN == 0 {
             let image = sample.with(name, |original| *original = bytes);
             let judged = match verify(&SimDisk::of(&image, 0)) {
                 Err(OpenError::UnknownVersion { .. }) => Outcome::Damaged,

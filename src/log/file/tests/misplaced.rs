@@ -254,7 +254,7 @@ fn bursts_are_found_or_harmless() {
 }
 
 /// Bytes that something may have written there.
-fn burst(sample: &Sample, chance: &mut Rng, length: usize) -> (&'static str, Vec<u8>) {
+pub(super) fn burst(sample: &Sample, chance: &mut Rng, length: usize) -> (&'static str, Vec<u8>) {
     match chance.below(4) {
         0 => ("noise", (0..length).map(|_| chance.next() as u8).collect()),
         1 => ("zeros", vec![0; length]),
