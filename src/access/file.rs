@@ -1,10 +1,10 @@
-//! Files of secrets and keys: read whole or not at all, and seen to change.
+//! Files of secrets and keys: read whole or not at all.
 
 use std::{
-    fs::{self, File, Metadata},
+    fs::{self, File},
     io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 /// How large a file may be: thousands of principals, and little enough to read at each change.
@@ -94,9 +94,6 @@ pub(super) struct Named {
     pub(super) is_secret: bool,
 }
 
-/// What tells two states of a file apart without reading it. None when it cannot be looked at.
-pub(super) type Look = Option<(u64, u64, i64, i64, u32)>;
-
 impl Named {
     /// What the file says.
     pub(super) fn read(&self) -> Result<String, LoadError> {
@@ -121,11 +118,6 @@ impl Named {
     pub(super) fn wrong(&self, wrong: Wrong) -> LoadError {
         LoadError::Wrong { setting: self.setting, path: self.path.clone(), wrong }
     }
-
-    /// How the file looks now.
-    pub(super) fn look(&self) -> Look {
-        look(&self.path).ok()
-    }
 }
 
 /// What mode a secret file has at most that is of user `owner`, where the server runs as `own`.
@@ -138,20 +130,9 @@ fn own_user() -> u32 {
     fs::metadata("/proc/self").map_or(ROOT, |own| own.uid())
 }
 
-fn look(path: &Path) -> io::Result<(u64, u64, i64, i64, u32)> {
-    let metadata: Metadata = fs::metadata(path)?;
-    Ok((
-        metadata.ino(),
-        metadata.size(),
-        metadata.mtime(),
-        metadata.mtime_nsec(),
-        metadata.mode() & MODE_BITS,
-    ))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::Path};
 
     use super::*;
 
@@ -199,29 +180,5 @@ mod tests {
             "credentials: the file no/such/file could not be read: No such file or directory (os \
              error 2)"
         );
-    }
-
-    #[test]
-    fn a_change_is_seen() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("file");
-        let named = named(&path, true);
-        let mut looks = vec![named.look()];
-        assert_eq!(looks, [None]);
-        fs::write(&path, "one").unwrap();
-        looks.push(named.look());
-        fs::write(&path, "three").unwrap();
-        looks.push(named.look());
-        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-        looks.push(named.look());
-        let new = directory.path().join("new");
-        fs::write(&new, "three").unwrap();
-        fs::set_permissions(&new, Permissions::from_mode(0o600)).unwrap();
-        fs::rename(&new, &path).unwrap();
-        looks.push(named.look());
-        assert_eq!(named.look(), looks[4]);
-        for (index, look) in looks.iter().enumerate() {
-            assert!(!looks[..index].contains(look), "look {index} of {looks:?}");
-        }
     }
 }

@@ -8,14 +8,11 @@ use std::{
 use tracing::info;
 
 use super::{
-    Audit, Caller, CertificateNames, Limits, LoadError,
-    credentials::Credentials,
-    file::{Look, Named},
-    jwt::JwtKeys,
-    token,
+    Audit, Caller, CertificateNames, Limits, LoadError, credentials::Credentials, file::Named,
+    jwt::JwtKeys, token,
 };
 use crate::ops::{
-    Clock,
+    Changes, Clock, Followed,
     config::{Config, JwtConfig},
 };
 
@@ -33,8 +30,8 @@ struct Watched {
     clock: Arc<dyn Clock>,
     audit: Audit,
     known: RwLock<Arc<Known>>,
-    /// How the files looked before they were read for the first time.
-    first: [Look; 2],
+    /// The files, as they looked before they were read for the first time.
+    files: Followed,
 }
 
 /// What the files say.
@@ -82,8 +79,9 @@ impl Gate {
         let nobody = Known { credentials: Credentials::default(), jwt: None };
         let known = RwLock::new(Arc::new(nobody));
         let audit = Audit::new();
-        let first = [credentials.look(), jwt.as_ref().and_then(|(file, _)| file.look())];
-        let gate = Self(Arc::new(Watched { credentials, jwt, limits, clock, audit, known, first }));
+        let keys = jwt.as_ref().map(|(file, _)| &file.path);
+        let files = Followed::new([&credentials.path].into_iter().chain(keys).cloned().collect());
+        let gate = Self(Arc::new(Watched { credentials, jwt, limits, clock, audit, known, files }));
         let (principals, keys) = gate.reload()?;
         info!(target: "daybook::audit", principals, keys, "credentials were read");
         Ok(Some(gate))
@@ -146,14 +144,9 @@ impl Gate {
         Ok(counts)
     }
 
-    /// How the files looked at first.
-    pub(super) fn first_look(&self) -> [Look; 2] {
-        self.0.first
-    }
-
-    /// How the files look now.
-    pub(super) fn look(&self) -> [Look; 2] {
-        [self.0.credentials.look(), self.0.jwt.as_ref().and_then(|(file, _)| file.look())]
+    /// What changes of the files since they were read for the first time.
+    pub(super) fn changes(&self) -> Changes {
+        self.0.files.clone().changes()
     }
 
     fn known(&self) -> Arc<Known> {

@@ -39,7 +39,6 @@ mod metrics;
 mod observed;
 mod operations;
 pub(crate) mod recovery;
-mod reload;
 mod scrubber;
 pub mod tls;
 pub mod transport;

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, task::spawn_blocking};
 use tokio_rustls::rustls::{
     self, RootCertStore, ServerConfig,
     crypto::ring,
@@ -21,8 +21,7 @@ use tokio_rustls::rustls::{
 };
 use tracing::{error, info};
 
-use super::{ServeError, reload};
-use crate::ops::config::TlsFiles;
+use crate::ops::{Followed, config::TlsFiles};
 
 /// The protocol that both sides agree on within TLS.
 const HTTP2: &[u8] = b"h2";
@@ -107,17 +106,38 @@ fn wrong(key: &'static str, path: &Path, reason: &dyn ToString) -> TlsError {
 ///
 /// # Errors
 /// As [`load`], for what is there now.
-pub(super) fn follow(files: &TlsFiles) -> Result<watch::Receiver<Arc<ServerConfig>>, ServeError> {
-    let (sender, receiver) = watch::channel(load(files)?);
+pub(super) fn follow(files: &TlsFiles) -> Result<watch::Receiver<Arc<ServerConfig>>, TlsError> {
     let TlsFiles { certificate, key, client_ca } = files;
     let paths = [certificate, key].into_iter().chain(client_ca).cloned().collect();
+    let followed = Followed::new(paths);
+    let (sender, receiver) = watch::channel(load(files)?);
     let files = files.clone();
-    reload::start(paths, move || match load(&files) {
-        Ok(config) => {
+    tokio::spawn(async move {
+        let mut changes = followed.changes();
+        loop {
+            let has_changed = tokio::select! {
+                // Nobody makes connections any more.
+                () = sender.closed() => return,
+                has_changed = changes.next() => has_changed,
+            };
+            if has_changed {
+                read_again(&files, &sender).await;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+async fn read_again(files: &TlsFiles, sender: &watch::Sender<Arc<ServerConfig>>) {
+    let files = files.clone();
+    match spawn_blocking(move || load(&files)).await {
+        Ok(Ok(config)) => {
             sender.send_replace(config);
             info!("new connections are made with the TLS files as they are now");
         }
-        Err(error) => error!(%error, "new connections are still made with the TLS files of before"),
-    })?;
-    Ok(receiver)
+        Ok(Err(error)) => {
+            error!(%error, "new connections are still made with the TLS files of before");
+        }
+        Err(_) => error!("new connections are still made with the TLS files of before"),
+    }
 }
