@@ -88,9 +88,9 @@ enum Then {
     Nothing,
     /// It is one message, and its peer has so long to take it.
     Message { place: Place, time: Duration },
-    /// As well, and it may be large. If there is no room for it, it becomes this one, which is
-    /// none for a command: that was carried out.
-    Large { place: Place, time: Duration, untaken: Untaken, otherwise: Option<Status> },
+    /// As well, and it may be large. If there is no room for it, it is given up if it was only
+    /// read; a command was carried out.
+    Large { place: Place, time: Duration, untaken: Untaken, was_read: bool },
     /// A tail has a place of its own as soon as it was opened.
     Tail { place: Place },
     /// A stream keeps its place to its end.
@@ -137,14 +137,14 @@ impl Services {
         if method == Method::Batch && !self.takes_batch() {
             return Err(refused);
         }
-        let (time, untaken) = (self.limits.call_time, self.untaken.of(peer));
-        if method.is_large() && untaken.is_full() {
-            return Err(refused);
-        }
+        let time = self.limits.call_time;
         Ok(match method {
-            Method::Batch => Then::Large { place, time, untaken, otherwise: None },
-            Method::Page => {
-                Then::Large { place, time, untaken, otherwise: Some(self.refused.clone()) }
+            Method::Batch | Method::Page => {
+                let untaken = self.untaken.of(peer);
+                if untaken.is_full() {
+                    return Err(refused);
+                }
+                Then::Large { place, time, untaken, was_read: method == Method::Page }
             }
             Method::Command | Method::Query | Method::Check => Then::Message { place, time },
             Method::Tail => Then::Tail { place },
@@ -247,12 +247,13 @@ impl Then {
                 drop(place);
                 answer
             }
-            Self::Large { place, time, untaken, otherwise } => {
+            Self::Large { place, time, untaken, was_read } => {
                 leaving::is_taken_within(time);
                 drop(place);
-                match otherwise {
-                    Some(refused) if untaken.is_full() => refused.into_http(),
-                    Some(_) | None => untaken.count(answer, context),
+                if was_read && untaken.is_full() {
+                    status::failed(Failure::Overloaded).into_http()
+                } else {
+                    untaken.count(answer, context)
                 }
             }
             Self::Tail { place } => {

@@ -58,11 +58,6 @@ impl Method {
         if path == HEALTH_CHECK { Self::Check } else { Self::Other }
     }
 
-    /// Whether it is answered by one message, which may be large.
-    pub(super) const fn is_large(self) -> bool {
-        matches!(self, Self::Batch | Self::Page)
-    }
-
     /// Whether it may go on for as long as its client likes, once it was opened.
     pub(super) const fn is_stream(self) -> bool {
         matches!(self, Self::CommandStream | Self::Tail | Self::Other)
