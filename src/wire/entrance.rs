@@ -1,7 +1,7 @@
 //! The entrance: lets calls in, or not, before anything else of them is looked at.
 //!
 //! It asks the room of access who a call is from, and whether that one may call the method. What it
-//! has found out goes with the request: the services ask [`caller`] who it is, and
+//! has found out goes with the request: the services ask [`principal`] who it is, and
 //! [`permit`](super::permit) which accounts it may touch.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -39,12 +39,6 @@ struct Visitor {
     expires: Option<Instant>,
     /// Its place among those of its principal, given back when the call has ended.
     _place: Option<Place>,
-}
-
-/// Who a call is from: none where everybody may call everything.
-#[must_use]
-pub fn caller<T>(request: &tonic::Request<T>) -> Option<&Caller> {
-    visit(request).map(Visit::caller)
 }
 
 /// Whom a request is from, to be recorded with what it does. Noted in its extensions, which no
@@ -198,7 +192,7 @@ mod tests {
         let visit = entrance().admit(&mut request).unwrap().unwrap();
         assert_eq!(visit.caller().principal().as_str(), "till");
         let request = tonic::Request::from_http(request);
-        assert_eq!(caller(&request).unwrap().principal().as_str(), "till");
+        assert_eq!(principal(&request).unwrap().as_str(), "till");
         assert_eq!(code(WRITE, Some("san")), Code::PermissionDenied);
         for other in ["cn", "email", "tricky", "uricn"] {
             assert_eq!(code(READ, Some(other)), Code::Unauthenticated, "{other}");
@@ -222,7 +216,7 @@ mod tests {
         for path in [READ, WRITE, "/"] {
             let mut request = request(path, Some("san"));
             assert!(entrance.admit(&mut request).unwrap().is_none());
-            assert!(caller(&tonic::Request::from_http(request)).is_none());
+            assert!(principal(&tonic::Request::from_http(request)).is_none());
         }
     }
 }

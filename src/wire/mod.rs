@@ -30,7 +30,7 @@ mod status;
 mod tail;
 
 pub use command_service::{Commands, Desk};
-pub use entrance::{Entrance, caller};
+pub use entrance::Entrance;
 pub use front::Front;
 pub use late::Late;
 pub use leaving::until_taken;
