@@ -13,7 +13,6 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -31,7 +30,7 @@ use tonic::{
 };
 use tracing::debug;
 
-use super::transport::{self, PREFACE};
+use super::transport::{self, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, PREFACE};
 use crate::ops::Exposition;
 
 /// How many connections there may be at once; who comes then waits. Some probes and scrapers have
@@ -49,12 +48,6 @@ const HEADERS_MAX: usize = 64;
 const HEADER_WITHIN: Duration = Duration::from_secs(5);
 /// How often it is looked whether a peer has said what HTTP/2 begins with.
 const PREFACE_LOOK: Duration = Duration::from_millis(20);
-/// How often an idle connection of HTTP/2 is asked whether its peer lives, and how long it may take
-/// to answer.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a peer may take nothing of what is sent to it.
-const TAKEN_WITHIN: Duration = Duration::from_secs(40);
 
 /// How large a message of a probe may be, in bytes: it only names a service.
 pub(super) const HEALTH_BYTES_MAX: usize = 1024;
@@ -196,8 +189,7 @@ async fn connection(
     operations: Operations,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    stream.set_nodelay(true)?;
-    SockRef::from(&stream).set_tcp_user_timeout(Some(TAKEN_WITHIN))?;
+    transport::prepare(&stream)?;
     let is_http2 = tokio::select! {
         speaks = timeout(HEADER_WITHIN, speaks_http2(&stream)) => speaks??,
         _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),

@@ -53,9 +53,9 @@ const LOCAL_RESETS_MAX: usize = 1_024;
 /// to CVE-2023-44487).
 const PENDING_RESETS_MAX: usize = 20;
 /// How often an idle connection is asked whether its peer lives.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the peer may take to answer that.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer may take nothing of what is sent to it. A client reads what comes, however slow
 /// its user is: HTTP/2 holds back each call by itself.
 const TAKEN_WITHIN: Duration = Duration::from_secs(40);
@@ -220,6 +220,13 @@ async fn next(listener: &TcpListener, places: &Places) -> (TcpStream, SocketAddr
     }
 }
 
+/// What holds for every connection: nothing waits for more to be sent with it, and nothing is sent
+/// for ever to a peer that takes none of it.
+pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_user_timeout(Some(TAKEN_WITHIN))
+}
+
 /// The next connection of a listener.
 pub(super) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
@@ -266,8 +273,7 @@ where
         stream: TcpStream,
         mut stopping: watch::Receiver<bool>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        stream.set_nodelay(true)?;
-        SockRef::from(&stream).set_tcp_user_timeout(Some(TAKEN_WITHIN))?;
+        prepare(&stream)?;
         let opened = tokio::select! {
             opened = timeout(OPENED_WITHIN, Opened::accept(stream, self.tls)) => opened??,
             _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
