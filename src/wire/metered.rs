@@ -233,17 +233,13 @@ impl hyper::body::Body for Stream {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        future::{Ready, ready},
-        io,
-        sync::{Arc, Mutex},
-    };
+    use std::future::{Ready, ready};
 
     use tracing::instrument::WithSubscriber as _;
     use tracing_subscriber::{EnvFilter, fmt};
 
     use super::*;
-    use crate::wire::status;
+    use crate::{ops::telemetry::tests::Lines, wire::status};
 
     /// Answers everything in one way, for a caller with a name.
     #[derive(Clone)]
@@ -262,20 +258,6 @@ mod tests {
             let mut answer: Response = self.0.clone().into_http();
             answer.extensions_mut().insert(CallerName(Principal::new("teller").unwrap()));
             ready(Ok(answer))
-        }
-    }
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
         }
     }
 
@@ -306,7 +288,7 @@ mod tests {
         }
         .with_subscriber(subscriber)
         .await;
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let text = lines.text();
         assert!(!text.contains("CANARY"), "{text}");
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
