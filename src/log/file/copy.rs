@@ -10,7 +10,9 @@
 //! newest group: that it was begun proves that those before it are durable. Nothing is missing then
 //! but what nobody was told of, once an idle writer has appended a witness, or a later group has
 //! come: that is waited for. Of a log that nobody uses the last segment is synced and copied to its
-//! last whole group, and nobody can begin to use it meanwhile.
+//! last whole group, and nobody can begin to use it meanwhile. Nor is a segment without any group
+//! known to be durable: a power cut may take its name, and the one that is begun then has another
+//! header. It is left out, unless the backup has it already.
 //!
 //! # A backup on top of an earlier one
 //! Segments that the backup has already are not copied again, but for its last one, which may have
@@ -32,7 +34,7 @@ use super::disk::{Disk, DiskFile, LOCK_FILE, Lock, read_up_to, write_all_at};
 use super::frame::{Joint, Kind};
 use super::recovery::{unfinished, write_zeros};
 use super::scan::{Alone, Progress, Scanned, Tail, Visit, scan, scan_segment};
-use super::segment::{SPARE_FILE, SegmentHeader, file_name};
+use super::segment::{HEADER_BYTES, SPARE_FILE, SegmentHeader, file_name};
 use super::{OpenError, io_error, lock_directory, spare};
 
 /// Lies in a directory that a log is being restored into.
@@ -180,22 +182,24 @@ impl<'a> Copier<'a> {
             0 => Some(Joint { next_position: 1, chain: chain::start(&self.log_id) }),
             _ => None,
         };
-        let count = wide(self.catalog.entries.len());
+        let (count, mut segments_copied) = (wide(self.catalog.entries.len()), 0_u64);
         for (number, entry) in (1..=count).zip(&self.catalog.entries) {
             if number > kept {
                 check_header(number, entry, joint)?;
                 let copied = if number == count {
-                    self.copy_last(entry, wait.take())?
+                    self.copy_last(entry, number > kept.saturating_add(1), wait.take())?
                 } else {
-                    self.copy(entry, entry.length, false)?
+                    Some(self.copy(entry, entry.length, false)?)
                 };
-                joint = Some(copied.joint);
+                if let Some(copied) = copied {
+                    joint = Some(copied.joint);
+                    segments_copied = segments_copied.saturating_add(1);
+                }
             }
             self.pass(entry);
         }
-        let Some(joint) = joint else { unreachable!("the last segment is always copied") };
+        let Some(joint) = joint else { unreachable!("one segment is always copied") };
         let (position, hash) = (joint.position(), joint.chain);
-        let segments_copied = count.saturating_sub(kept);
         Ok(Copied { log_id: self.log_id, position, hash, segments_copied, segments_kept: kept })
     }
 
@@ -231,14 +235,17 @@ impl<'a> Copier<'a> {
         Ok(wide(sealed.len()))
     }
 
-    /// Copies the last segment. `wait` is for a log that may be in use; one without is locked
-    /// already.
+    /// Copies the last segment, unless it has nothing and `may_wait` until it has. `wait` is for a
+    /// log that may be in use; one without is locked already.
     fn copy_last(
         &self,
         entry: &Entry,
+        may_wait: bool,
         wait: Option<&mut dyn FnMut()>,
-    ) -> Result<Scanned, CopyError> {
-        let Some(wait) = wait else { return self.copy(entry, self.end(entry, None)?, true) };
+    ) -> Result<Option<Scanned>, CopyError> {
+        let Some(wait) = wait else {
+            return self.copy(entry, self.end(entry, None)?, true).map(Some);
+        };
         // A log that is free stays so until its last segment is copied.
         let lock = self.source.try_lock().map_err(|e| io_error("locking the directory", e))?;
         let end = match &lock {
@@ -254,7 +261,10 @@ impl<'a> Copier<'a> {
                 self.end(entry, None)?
             }
         };
-        self.copy(entry, end, true)
+        if may_wait && end <= wide(HEADER_BYTES) {
+            return Ok(None);
+        }
+        self.copy(entry, end, true).map(Some)
     }
 
     /// How far the last segment is copied. `wait` is for a log that is in use.

@@ -3,8 +3,9 @@
 
 use std::io::ErrorKind;
 
-use super::{open, sample, segments, tiny, try_open, verify};
-use crate::log::file::{self, COPY_FILE, Copied, CopyError, OpenError};
+use super::{open, options, sample, segments, tiny, try_open, verify};
+use crate::log::file::bytes::wide;
+use crate::log::file::{self, COPY_FILE, Copied, CopyError, OpenError, Options};
 use crate::sim::disk::{Faults, Image, SimDisk};
 
 /// A backup of a log; nobody who uses it says anything meanwhile.
@@ -232,4 +233,36 @@ fn a_log_that_is_half_restored_is_not_opened() {
         let refused = back_up(&target, &SimDisk::new(4)).is_err();
         assert_eq!(refused, !is_whole, "nor copied");
     }
+}
+
+/// A segment whose name in the directory is not synced yet is there to be read; a power cut takes
+/// it, and the one that is begun instead has another header.
+#[test]
+fn a_segment_that_is_only_begun_is_not_in_a_backup() {
+    let mut taken = 0;
+    for (fail_after, seed) in (0..40).flat_map(|calls| (0..4).map(move |seed| (calls, seed))) {
+        let (source, target) = (SimDisk::new(seed), SimDisk::new(2));
+        let mut log = open(&source);
+        let fail_after = Some((fail_after, ErrorKind::Other));
+        source.set_faults(Faults { fail_after, ..Faults::default() });
+        let _failed = (0..12).find(|_| log.append(&[(4, 900)]).is_err());
+        source.set_faults(Faults::default());
+        let copied = back_up(&source, &target).unwrap();
+        assert_eq!(copied.segments_copied, wide(segments(&target.image()).len()));
+        drop(log);
+        let begun = segments(&source.image()).len();
+        source.crash();
+        taken += begun - segments(&source.image()).len();
+
+        let options = Options { now_micros: options().now_micros + 1, ..options() };
+        let mut log = try_open(source.shared(), &options).unwrap();
+        assert!(log.position() >= copied.position);
+        for _ in 0..9 {
+            log.append(&[(4, 900)]).unwrap();
+        }
+        log.close().unwrap();
+        drop(log);
+        assert_eq!(end(&back_up(&source, &target).unwrap()), end_of(&source));
+    }
+    assert!(taken > 2, "{taken}");
 }
