@@ -1,6 +1,6 @@
 //! The binary: parses, configures, runs, and says by its exit code how it went.
 
-use std::{io, net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{io, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{CommandFactory as _, Parser};
 use clap_complete::Shell;
@@ -133,10 +133,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// How long a thread that has read the log waits for more of it. What it had allocated and others
+/// have freed is given back when it ends.
+const READER_KEEP_ALIVE: Duration = Duration::from_secs(1);
+
 /// One thread carries all connections: a call costs half of what it costs on several, and the
 /// writer, the syncer and the views have threads of their own.
 fn runtime() -> Result<Runtime, Failure> {
-    Ok(Builder::new_current_thread().enable_all().build()?)
+    let mut builder = Builder::new_current_thread();
+    Ok(builder.enable_all().thread_keep_alive(READER_KEEP_ALIVE).build()?)
 }
 
 /// Prints the manual: the program's page, and those of its commands after it.
