@@ -10,9 +10,11 @@
 //! newest group: that it was begun proves that those before it are durable. Nothing is missing then
 //! but what nobody was told of, once an idle writer has appended a witness, or a later group has
 //! come: that is waited for. Of a log that nobody uses the last segment is synced and copied to its
-//! last whole group, and nobody can begin to use it meanwhile. Nor is a segment without any group
-//! known to be durable: a power cut may take its name, and the one that is begun then has another
-//! header. It is left out, unless the backup has it already.
+//! last whole group, and nobody can begin to use it meanwhile.
+//!
+//! A last segment without any group is not known to be durable either: a power cut may take its
+//! name, and the one that is begun then has another header. It is left out, unless the backup has
+//! it already or it is the only one.
 //!
 //! # A backup on top of an earlier one
 //! Segments that the backup has already are not copied again, but for its last one, which may have
@@ -186,8 +188,10 @@ impl<'a> Copier<'a> {
         for (number, entry) in (1..=count).zip(&self.catalog.entries) {
             if number > kept {
                 check_header(number, entry, joint)?;
+                // The first that is copied is in the backup already, or is the beginning of it.
+                let is_new = number > kept.saturating_add(1);
                 let copied = if number == count {
-                    self.copy_last(entry, number > kept.saturating_add(1), wait.take())?
+                    self.copy_last(entry, is_new, wait.take())?
                 } else {
                     Some(self.copy(entry, entry.length, false)?)
                 };
@@ -235,12 +239,13 @@ impl<'a> Copier<'a> {
         Ok(wide(sealed.len()))
     }
 
-    /// Copies the last segment, unless it has nothing and `may_wait` until it has. `wait` is for a
-    /// log that may be in use; one without is locked already.
+    /// Copies the last segment, unless it has no group and `is_new` to the backup, with another one
+    /// before it. `wait` is for a log that may be in use; of one without, which is locked already,
+    /// all segments are copied.
     fn copy_last(
         &self,
         entry: &Entry,
-        may_wait: bool,
+        is_new: bool,
         wait: Option<&mut dyn FnMut()>,
     ) -> Result<Option<Scanned>, CopyError> {
         let Some(wait) = wait else {
@@ -261,7 +266,7 @@ impl<'a> Copier<'a> {
                 self.end(entry, None)?
             }
         };
-        if may_wait && end <= wide(HEADER_BYTES) {
+        if is_new && end <= wide(HEADER_BYTES) {
             return Ok(None);
         }
         self.copy(entry, end, true).map(Some)
