@@ -39,9 +39,9 @@ MIB_MAX, MIB_MAX_MANY = 32, 64
 # also keeps as much as it may of what came in part, or of what nobody takes, twice 32 MiB more, and
 # what the allocator makes of that on a busy machine.
 MIB_MAX_CALLS, MIB_MAX_LARGE = 96, 256
-# What of it may be left afterwards, and when. The allocator keeps some of what was freed, much of
-# it where many threads had large pieces; five attacks in a row leave no more than one does.
-LEFT_SHARE, LEFT_MIB, LEFT_MIB_LARGE, BACK_SECONDS = 0.1, 24, 128, 15
+# What of it may be left afterwards, and when. The allocator keeps some of what was freed, as pages
+# in which something is still used; five attacks in a row leave no more than one does.
+LEFT_SHARE, LEFT_MIB, BACK_SECONDS = 0.1, 24, 15
 # How long an attack goes on at most, whatever it has sent by then.
 ATTACK_SECONDS = 40
 # How many connections a server takes at once.
@@ -334,7 +334,7 @@ def attacked(place, attack, server, certificate, result):
     # It goes on, and so does whatever gives memory back.
     after = Load(place, server, certificate, AFTER_SECONDS).finish()
     result.checks += after["accepted"]
-    until_back(attack, server, base_kib)
+    until_back(server, base_kib)
 
 
 def check_idle(server, prober):
@@ -363,10 +363,9 @@ def judge(attack, server, prober, result):
         raise Wrong(f"it took {result.mib:.0f} MiB, more than {mib_max}: {result.seen}")
 
 
-def until_back(attack, server, base_kib):
+def until_back(server, base_kib):
     """Waits until its memory is what it was, or nearly."""
-    left_mib = LEFT_MIB_LARGE if attack.mib_max >= MIB_MAX_LARGE else LEFT_MIB
-    allowed = base_kib * (1 + LEFT_SHARE) + left_mib * 1024
+    allowed = base_kib * (1 + LEFT_SHARE) + LEFT_MIB * 1024
     until = time.monotonic() + BACK_SECONDS
     while (now := memory_kib(server, "VmRSS")) > allowed:
         if time.monotonic() > until:
