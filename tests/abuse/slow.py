@@ -160,15 +160,16 @@ def large_unended(target):
     """Messages of almost 4 MiB whose last byte does not come, as many as there may be."""
     methods = COMMANDS + "ExecuteBatch", STREAM
 
+    # Each has begun: a stream whose message has not may say nothing for as long as it likes.
     def begin(stream):
-        return head(stream, block(methods[stream // 2 % len(methods)]))
+        return head(stream, block(methods[stream // 2 % len(methods)])) + body(
+            stream, b"", ends=False, length=LARGE_BYTES
+        )
 
     begun = time.monotonic()
-    peers, sent = begin_all(target, begin), 0
-    prefix = b"\0" + LARGE_BYTES.to_bytes(4, "big")
+    peers, sent, piece = begin_all(target, begin), 0, bytes(PIECE_BYTES)
     # A piece of each in turn, so that all of them grow, as far as windows allow.
-    for at in range(LARGE_BYTES // PIECE_BYTES):
-        piece = prefix + bytes(PIECE_BYTES) if at == 0 else bytes(PIECE_BYTES)
+    for _ in range(LARGE_BYTES // PIECE_BYTES):
         for stream in range(1, 2 * CALLS, 2):
             sent += sum(grow(peer, stream, piece) for peer in peers)
         if ended(peers) >= CONNECTIONS * CALLS or time.monotonic() > begun + CALL_SECONDS:
