@@ -85,7 +85,10 @@ pub fn hash_of(token: &str) -> Result<String, TokenError> {
 
 /// That a text can be a token.
 pub(super) fn check(token: &str) -> Result<(), TokenError> {
-    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+    let is_known = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
+    };
     if token.is_empty() {
         Err(TokenError::Empty)
     } else if token.len() > TOKEN_BYTES_MAX {

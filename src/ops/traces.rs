@@ -5,7 +5,7 @@
 //! about it is set by the standard variables of OpenTelemetry, and without them there is nothing.
 //! It must not know what a call is about.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use opentelemetry::{
     Context, Key, KeyValue,
@@ -28,6 +28,8 @@ const SERVICE_NAME_KEY: Key = Key::from_static_str("service.name");
 const UNNAMED: &str = "unknown_service";
 /// How long a stop waits for the last spans to be taken.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(2);
+/// How many attributes a span of ours has, at its end.
+const ATTRIBUTES_MAX: usize = 6;
 /// What a method is called that there is not.
 const OTHER: &str = "_OTHER";
 
@@ -96,24 +98,23 @@ impl Traces {
     }
 
     /// Begins the span of a call, as a part of the trace that its headers name. `method` is its
-    /// service and name; None for a method that there is not.
+    /// service, a slash and its name; None for a method that there is not. `peer` is where it is
+    /// from: an address and a port.
     #[must_use]
     pub fn begin(
         &self,
-        method: Option<(&'static str, &'static str)>,
+        method: Option<&'static str>,
         headers: &Headers<'_>,
-        peer: Option<SocketAddr>,
+        peer: Option<(&Arc<str>, u16)>,
     ) -> CallSpan {
         let parent = self.0.propagator.extract_with_context(&Context::new(), headers);
-        let name =
-            method.map_or_else(|| OTHER.into(), |(service, name)| format!("{service}/{name}"));
-        let mut attributes = vec![
-            KeyValue::new("rpc.system.name", "grpc"),
-            KeyValue::new("rpc.method", name.clone()),
-        ];
-        if let Some(peer) = peer {
-            attributes.push(KeyValue::new("network.peer.address", peer.ip().to_string()));
-            attributes.push(KeyValue::new("network.peer.port", i64::from(peer.port())));
+        let name = method.unwrap_or(OTHER);
+        let mut attributes = Vec::with_capacity(ATTRIBUTES_MAX);
+        attributes.push(KeyValue::new("rpc.system.name", "grpc"));
+        attributes.push(KeyValue::new("rpc.method", name));
+        if let Some((address, port)) = peer {
+            attributes.push(KeyValue::new("network.peer.address", Arc::clone(address)));
+            attributes.push(KeyValue::new("network.peer.port", i64::from(port)));
         }
         let span =
             SpanBuilder::from_name(name).with_kind(SpanKind::Server).with_attributes(attributes);

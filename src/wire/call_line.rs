@@ -92,7 +92,7 @@ pub(super) fn is_fault(code: Code, reason: Option<&'static str>) -> bool {
 /// Writes the line of a call.
 pub(super) fn tell(call: &Ended<'_>, ration: &Ration) {
     let Ended { method, code, reason, took, peer, principal, ids } = *call;
-    let Some(Method { service, name, kind: _ }) = METHODS.get(method) else { return };
+    let Some(Method { service, name, full_name: _, kind: _ }) = METHODS.get(method) else { return };
     let code_name = usize::try_from(i32::from(code)).ok().and_then(|code| CODES.get(code));
     let code_name = code_name.copied().unwrap_or_default();
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);

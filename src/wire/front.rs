@@ -31,10 +31,11 @@ use super::{
     guarded::{self, Deadline},
     lane::{Lanes, Method, Place},
     leaving::{self, Untaken},
-    metered::CallerName,
+    metered::Named,
     status,
 };
 use crate::{
+    domain::Principal,
     event_store::Failure,
     ops::config::Limits,
     proto::{
@@ -220,8 +221,8 @@ impl Future for Answer {
     type Output = Result<Response, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { coming, deadline, message_bytes_max, visit, then } = &mut *self;
-        let mut answer = match guarded::poll(|| coming.as_mut().poll(context)) {
+        let Self { coming, deadline, message_bytes_max, visit: _, then } = &mut *self;
+        let answer = match guarded::poll(|| coming.as_mut().poll(context)) {
             Ok(Poll::Ready(Ok(answer))) => explained(answer, *message_bytes_max),
             Ok(Poll::Pending) if deadline.is_over(context) => {
                 status::deadline_exceeded().into_http()
@@ -229,12 +230,14 @@ impl Future for Answer {
             Ok(Poll::Pending) => return Poll::Pending,
             Err(panicked) => panicked.into_http(),
         };
-        if let Some(visit) = visit {
-            let principal = visit.caller().principal().clone();
-            answer.extensions_mut().insert(CallerName(principal));
-        }
         let then = std::mem::replace(then, Then::Nothing);
         Poll::Ready(Ok(then.with(answer, context)))
+    }
+}
+
+impl Named for Answer {
+    fn caller(&self) -> Option<&Principal> {
+        self.visit.as_ref().map(|visit| visit.caller().principal())
     }
 }
 

@@ -50,7 +50,7 @@ impl<S> Metered<S> {
 impl<S> Service<Request> for Metered<S>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
-    S::Future: Unpin,
+    S::Future: Named + Unpin,
 {
     type Response = Response;
     type Error = Infallible;
@@ -66,10 +66,11 @@ where
     }
 }
 
-/// Who a call is from, by name. Whatever finds that out, behind here, puts it into the extensions
-/// of the answer: this is the one place where the line of a call learns of it.
-#[derive(Clone, Debug)]
-pub struct CallerName(pub Principal);
+/// An answer that is still to come, and for whom.
+pub trait Named {
+    /// Who the call is from, if anybody has found that out: the line of the call tells it.
+    fn caller(&self) -> Option<&Principal>;
+}
 
 /// A call that has begun. Dropped before its end is known, its caller has left.
 struct Call {
@@ -77,7 +78,7 @@ struct Call {
     method: usize,
     begun: Instant,
     peer: Option<Peer>,
-    principal: Option<CallerName>,
+    principal: Option<Principal>,
     /// None where nobody wants them.
     ids: Ids,
     /// None where there are no traces, and once it has ended.
@@ -112,15 +113,16 @@ impl Call {
         self.has_ended = true;
         let took = self.begun.elapsed();
         self.meter.end(self.method, code, took);
+        let has_line = call_line::is_fault(code, reason) || call_line::is_wanted();
         if let Some(span) = self.span.take() {
-            if self.ids.trace.is_none() {
+            if has_line && self.ids.trace.is_none() {
                 self.ids.trace = Some(span.trace_id().into());
             }
             span.end(status_name(code));
         }
-        if call_line::is_fault(code, reason) || call_line::is_wanted() {
+        if has_line {
             let peer: Option<SocketAddr> = self.peer.as_ref().map(Peer::address);
-            let principal = self.principal.as_ref().map(|CallerName(name)| name.as_str());
+            let principal = self.principal.as_ref().map(Principal::as_str);
             let (method, ids) = (self.method, &self.ids);
             let ended = Ended { method, code, reason, took, peer, principal, ids };
             call_line::tell(&ended, self.meter.warnings());
@@ -131,8 +133,9 @@ impl Call {
 fn begin_span(traces: &Traces, method: usize, request: &Request) -> CallSpan {
     let known = METHODS.get(method).filter(|method| **method != methods::OTHER);
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let peer = request.extensions().get::<Peer>().map(Peer::address);
-    traces.begin(known.map(|method| (method.service, method.name)), &Headers(&header), peer)
+    let peer = request.extensions().get::<Peer>();
+    let peer = peer.map(|peer| (peer.host(), peer.address().port()));
+    traces.begin(known.map(|method| method.full_name), &Headers(&header), peer)
 }
 
 fn status_name(code: Code) -> &'static str {
@@ -157,14 +160,14 @@ pub struct Answer<F> {
 
 impl<F> Future for Answer<F>
 where
-    F: Future<Output = Result<Response, Infallible>> + Unpin,
+    F: Future<Output = Result<Response, Infallible>> + Named + Unpin,
 {
     type Output = Result<Response, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Ok(answer) = ready!(Pin::new(&mut self.coming).poll(context));
         let Some(mut call) = self.call.take() else { return Poll::Ready(Ok(answer)) };
-        call.principal = answer.extensions().get::<CallerName>().cloned();
+        call.principal = self.coming.caller().cloned();
         match code(answer.headers()) {
             Some(code) => call.end(code, reason_of(&answer)),
             // Without a status it is no answer of gRPC.
@@ -233,7 +236,6 @@ impl hyper::body::Body for Stream {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{Ready, ready};
 
     use tracing::instrument::WithSubscriber as _;
     use tracing_subscriber::{EnvFilter, fmt};
@@ -245,19 +247,34 @@ mod tests {
     #[derive(Clone)]
     struct Always(Status);
 
+    /// What it answers, and for whom.
+    struct Answered(Status, Principal);
+
+    impl Future for Answered {
+        type Output = Result<Response, Infallible>;
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+            Poll::Ready(Ok(self.0.clone().into_http()))
+        }
+    }
+
+    impl Named for Answered {
+        fn caller(&self) -> Option<&Principal> {
+            Some(&self.1)
+        }
+    }
+
     impl Service<Request> for Always {
         type Response = Response;
         type Error = Infallible;
-        type Future = Ready<Result<Response, Infallible>>;
+        type Future = Answered;
 
         fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
             Poll::Ready(Ok(()))
         }
 
         fn call(&mut self, _: Request) -> Self::Future {
-            let mut answer: Response = self.0.clone().into_http();
-            answer.extensions_mut().insert(CallerName(Principal::new("teller").unwrap()));
-            ready(Ok(answer))
+            Answered(self.0.clone(), Principal::new("teller").unwrap())
         }
     }
 

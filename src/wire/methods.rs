@@ -7,6 +7,8 @@ pub struct Method {
     pub service: &'static str,
     /// Its own name.
     pub name: &'static str,
+    /// The service, a slash, and the name.
+    pub full_name: &'static str,
     /// How often each side speaks.
     pub kind: MethodKind,
 }
@@ -42,55 +44,51 @@ impl MethodKind {
     }
 }
 
-const COMMANDS: &str = "daybook.v1.CommandService";
-const QUERIES: &str = "daybook.v1.QueryService";
-const HEALTH: &str = "grpc.health.v1.Health";
-const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
-const REFLECTION_ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
-
-const fn unary(service: &'static str, name: &'static str) -> Method {
-    Method { service, name, kind: MethodKind::Unary }
+/// A method of this kind, by its service and name.
+macro_rules! method {
+    ($kind:ident, $service:literal, $name:literal) => {
+        Method {
+            service: $service,
+            name: $name,
+            full_name: concat!($service, "/", $name),
+            kind: MethodKind::$kind,
+        }
+    };
 }
 
 /// What a call counts as whose method nobody has: its name is the caller's, and there is no end to
 /// names.
-pub(super) const OTHER: Method = unary("other", "other");
+pub(super) const OTHER: Method = method!(Unary, "other", "other");
 
 /// All methods, the busiest ones first; the last one is none of ours.
 pub const METHODS: [Method; 20] = [
-    unary(COMMANDS, "TransferMoney"),
-    unary(COMMANDS, "DepositMoney"),
-    unary(COMMANDS, "WithdrawMoney"),
-    unary(QUERIES, "GetAccount"),
-    unary(COMMANDS, "ExecuteBatch"),
-    unary(COMMANDS, "OpenAccount"),
-    unary(COMMANDS, "CloseAccount"),
-    Method { service: COMMANDS, name: "ExecuteStream", kind: MethodKind::BidiStream },
-    unary(QUERIES, "ListAccounts"),
-    unary(QUERIES, "ListAccountEvents"),
-    unary(QUERIES, "ListTransactions"),
-    unary(QUERIES, "GetSaga"),
-    unary(QUERIES, "ListSagas"),
-    unary(QUERIES, "GetStats"),
-    Method { service: QUERIES, name: "TailEvents", kind: MethodKind::ServerStream },
-    unary(HEALTH, "Check"),
-    Method { service: HEALTH, name: "Watch", kind: MethodKind::ServerStream },
-    Method { service: REFLECTION, name: "ServerReflectionInfo", kind: MethodKind::BidiStream },
-    Method {
-        service: REFLECTION_ALPHA,
-        name: "ServerReflectionInfo",
-        kind: MethodKind::BidiStream,
-    },
+    method!(Unary, "daybook.v1.CommandService", "TransferMoney"),
+    method!(Unary, "daybook.v1.CommandService", "DepositMoney"),
+    method!(Unary, "daybook.v1.CommandService", "WithdrawMoney"),
+    method!(Unary, "daybook.v1.QueryService", "GetAccount"),
+    method!(Unary, "daybook.v1.CommandService", "ExecuteBatch"),
+    method!(Unary, "daybook.v1.CommandService", "OpenAccount"),
+    method!(Unary, "daybook.v1.CommandService", "CloseAccount"),
+    method!(BidiStream, "daybook.v1.CommandService", "ExecuteStream"),
+    method!(Unary, "daybook.v1.QueryService", "ListAccounts"),
+    method!(Unary, "daybook.v1.QueryService", "ListAccountEvents"),
+    method!(Unary, "daybook.v1.QueryService", "ListTransactions"),
+    method!(Unary, "daybook.v1.QueryService", "GetSaga"),
+    method!(Unary, "daybook.v1.QueryService", "ListSagas"),
+    method!(Unary, "daybook.v1.QueryService", "GetStats"),
+    method!(ServerStream, "daybook.v1.QueryService", "TailEvents"),
+    method!(Unary, "grpc.health.v1.Health", "Check"),
+    method!(ServerStream, "grpc.health.v1.Health", "Watch"),
+    method!(BidiStream, "grpc.reflection.v1.ServerReflection", "ServerReflectionInfo"),
+    method!(BidiStream, "grpc.reflection.v1alpha.ServerReflection", "ServerReflectionInfo"),
     OTHER,
 ];
 
 /// The place among [`METHODS`] of the method that a path calls.
 pub(super) fn place(path: &str) -> usize {
-    let called = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'));
     let other = METHODS.len().saturating_sub(1);
-    let Some((service, name)) = called else { return other };
-    let is_called = |method: &Method| method.name == name && method.service == service;
-    METHODS.iter().position(is_called).unwrap_or(other)
+    let Some(called) = path.strip_prefix('/') else { return other };
+    METHODS.iter().position(|method| method.full_name == called).unwrap_or(other)
 }
 
 #[cfg(test)]

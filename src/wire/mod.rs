@@ -35,7 +35,7 @@ pub use front::Front;
 pub use late::Late;
 pub use leaving::until_taken;
 pub use meter::{CODES, Meter, Refusals};
-pub use metered::{CallerName, Metered};
+pub use metered::{Metered, Named};
 pub use methods::{METHODS, Method, MethodKind};
 pub use peer::Peer;
 pub use query_service::Queries;

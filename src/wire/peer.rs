@@ -15,6 +15,8 @@ pub struct Peer(Arc<Known>);
 #[derive(Debug)]
 struct Known {
     address: SocketAddr,
+    /// The address as text, without the port.
+    host: Arc<str>,
     certificate: Option<Vec<u8>>,
     /// Read when the first call asks, for all calls of the connection.
     names: OnceLock<CertificateNames>,
@@ -26,14 +28,20 @@ impl Peer {
     /// With the certificate that it has proved to own, as DER, if it was asked for one.
     #[must_use]
     pub fn new(address: SocketAddr, certificate: Option<Vec<u8>>) -> Self {
-        let names = OnceLock::new();
-        Self(Arc::new(Known { address, certificate, names, untaken: AtomicUsize::new(0) }))
+        let (host, names) = (address.ip().to_string().into(), OnceLock::new());
+        let untaken = AtomicUsize::new(0);
+        Self(Arc::new(Known { address, host, certificate, names, untaken }))
     }
 
     /// Where it calls from.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.0.address
+    }
+
+    /// The same as text, without the port.
+    pub(super) fn host(&self) -> &Arc<str> {
+        &self.0.host
     }
 
     /// Its certificate, as DER: signed by an authority that the server trusts. None without mutual
