@@ -28,6 +28,7 @@ use super::{
     arriving::Arrivals,
     deadline,
     entrance::Visit,
+    form,
     guarded::{self, Deadline},
     lane::{Lanes, Method, Place},
     leaving::{self, Untaken},
@@ -195,11 +196,15 @@ impl Service<Request> for Front {
             let deadline = Deadline::after(timeout);
             Answer { coming, deadline, message_bytes_max, visit: None, then: Then::Nothing }
         };
+        let turned_away = |request: Request, refused| {
+            answer(Box::pin(turned_away(request.into_body(), refused)), said)
+        };
+        if let Some(refused) = form::refusal(&request) {
+            return turned_away(request, refused);
+        }
         let visit = match services.entrance.admit(&mut request) {
             Ok(visit) => visit,
-            Err(status) => {
-                return answer(Box::pin(turned_away(request.into_body(), status)), said);
-            }
+            Err(status) => return turned_away(request, status.into_http()),
         };
         let method = Method::of(request.uri().path());
         let then = match services.take_in(method, request.extensions().get()) {
@@ -271,7 +276,7 @@ impl Then {
 /// Hears a caller out that is not let in, as long as that takes little, and tells it so. To answer
 /// while it still speaks would make HTTP/2 reset its call, and a connection on which that happens
 /// often is closed, with all calls of others on it.
-async fn turned_away(mut body: Body, status: Status) -> Result<Response, Infallible> {
+async fn turned_away(mut body: Body, refused: Response) -> Result<Response, Infallible> {
     let hear_out = async {
         let mut heard: usize = 0;
         while heard < HEARD_OUT_BYTES_MAX {
@@ -281,7 +286,7 @@ async fn turned_away(mut body: Body, status: Status) -> Result<Response, Infalli
         }
     };
     let _heard_or_not = timeout(HEARD_OUT_WITHIN, hear_out).await;
-    Ok(status.into_http())
+    Ok(refused)
 }
 
 /// The same answer; or ours, where the transport has refused a message in its own words.

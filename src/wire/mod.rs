@@ -11,6 +11,7 @@ mod call_line;
 mod command_service;
 mod deadline;
 mod entrance;
+mod form;
 mod front;
 mod guarded;
 mod lane;

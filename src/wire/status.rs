@@ -135,6 +135,11 @@ pub(super) fn invalid(mut violations: Vec<FieldViolation>) -> Status {
     report.finish()
 }
 
+/// INVALID_ARGUMENT: a request that is no call of gRPC.
+pub(super) fn not_a_call(field: &str, description: &str) -> Status {
+    invalid(vec![FieldViolation::new(field, description)])
+}
+
 /// INVALID_ARGUMENT: the id was used for another command.
 pub(super) fn request_id_reused(request_id: impl ToString) -> Status {
     let message = "request_id was used before for another command";
