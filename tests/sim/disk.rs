@@ -58,6 +58,15 @@ pub(crate) struct Faults {
     pub(crate) capacity: Option<usize>,
 }
 
+/// How a read fails.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ReadFault {
+    /// With an error.
+    Error,
+    /// It says that the file ends there.
+    End,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Inode {
     bytes: Vec<u8>,
@@ -76,6 +85,8 @@ struct World {
     life: u64,
     locked_in: Option<u64>,
     faults: Faults,
+    /// How many more reads succeed before one fails, and how.
+    read_fault: Option<(usize, ReadFault)>,
     calls: Vec<Call>,
     failures: u64,
     rng: Rng,
@@ -109,6 +120,7 @@ impl SimDisk {
             life: 0,
             locked_in: None,
             faults: Faults::default(),
+            read_fault: None,
             calls: Vec::new(),
             failures: 0,
             rng: Rng(seed),
@@ -125,6 +137,16 @@ impl SimDisk {
 
     pub(crate) fn set_faults(&self, faults: Faults) {
         self.world().faults = faults;
+    }
+
+    /// Fails the read after so many others, or none.
+    pub(crate) fn set_read_fault(&self, fault: Option<(usize, ReadFault)>) {
+        self.world().read_fault = fault;
+    }
+
+    /// Whether the read that was to fail has failed.
+    pub(crate) fn has_failed_a_read(&self) -> bool {
+        self.world().read_fault.is_none()
     }
 
     /// How many bytes all files may have together from now on.
@@ -285,6 +307,18 @@ impl World {
         Ok(())
     }
 
+    /// Counts a read, and tells how it fails if it is its turn.
+    fn read(&mut self) -> Option<ReadFault> {
+        let (left, fault) = self.read_fault.as_mut()?;
+        if *left > 0 {
+            *left -= 1;
+            return None;
+        }
+        let fault = *fault;
+        self.read_fault = None;
+        Some(fault)
+    }
+
     /// How much of a call is done.
     fn shorten(&mut self, length: usize) -> io::Result<usize> {
         if !self.faults.short || length == 0 {
@@ -379,9 +413,16 @@ impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut world = self.disk.world();
         let wanted = world.shorten(buffer.len())?;
+        let length = world.inodes[self.inode].bytes.len();
+        let start = usize::try_from(offset).unwrap().min(length);
+        let end = (start + wanted).min(length);
+        // At the end of the file it would be no lie to say so.
+        match if start < end { world.read() } else { None } {
+            Some(ReadFault::Error) => return Err(Error::other("injected")),
+            Some(ReadFault::End) => return Ok(0),
+            None => {}
+        }
         let bytes = &world.inodes[self.inode].bytes;
-        let start = usize::try_from(offset).unwrap().min(bytes.len());
-        let end = (start + wanted).min(bytes.len());
         buffer[..end - start].copy_from_slice(&bytes[start..end]);
         Ok(end - start)
     }

@@ -77,7 +77,7 @@ pub enum Lock {
 /// One open file.
 pub trait DiskFile: Send + Sync {
     /// Reads bytes at an offset and says how many: fewer than asked for are no failure, none
-    /// means that the file ends there.
+    /// means that the file ends there, as [`DiskFile::length`] has to confirm.
     ///
     /// # Errors
     /// When they cannot be read; [`ErrorKind::Interrupted`] asks to try again.
@@ -126,11 +126,22 @@ pub(super) fn write_all_at(file: &dyn DiskFile, mut bytes: &[u8], offset: u64) -
 }
 
 /// Reads until `buffer` is full or the file ends, and says how many bytes there were.
+///
+/// # Errors
+/// When they cannot be read; [`ErrorKind::UnexpectedEof`] when a read says that the file ends
+/// where it does not. Who took that for an end would cut off what is behind it.
 pub(super) fn read_up_to(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut done = 0_usize;
     while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, offset.saturating_add(wide(done))) {
-            Ok(0) => break,
+            Ok(0) => {
+                let (end, length) = (offset.saturating_add(wide(done)), file.length()?);
+                if end < length {
+                    let text = format!("a read ended at byte {end} of {length}");
+                    return Err(Error::new(ErrorKind::UnexpectedEof, text));
+                }
+                break;
+            }
             Ok(count) => done = done.saturating_add(count),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

@@ -12,6 +12,7 @@ mod faults;
 mod format;
 mod misplaced;
 mod older;
+mod reads;
 mod scrub;
 mod torn;
 
