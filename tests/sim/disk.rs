@@ -65,6 +65,8 @@ pub(crate) enum ReadFault {
     Error,
     /// It says that the file ends there.
     End,
+    /// It gives what is at another place of the file.
+    Misdirected,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -410,6 +412,8 @@ struct SimFile {
 }
 
 impl DiskFile for SimFile {
+    fn forget(&self) {}
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut world = self.disk.world();
         let wanted = world.shorten(buffer.len())?;
@@ -420,6 +424,13 @@ impl DiskFile for SimFile {
         match if start < end { world.read() } else { None } {
             Some(ReadFault::Error) => return Err(Error::other("injected")),
             Some(ReadFault::End) => return Ok(0),
+            Some(ReadFault::Misdirected) => {
+                let from = world.rng.below(length) / SECTOR * SECTOR + start % SECTOR;
+                let bytes = world.inodes[self.inode].bytes.get(from..).unwrap_or_default();
+                let count = (end - start).min(bytes.len());
+                buffer[..count].copy_from_slice(&bytes[..count]);
+                return Ok(count);
+            }
             None => {}
         }
         let bytes = &world.inodes[self.inode].bytes;

@@ -12,6 +12,7 @@ mod golden;
 mod model;
 mod node;
 mod readers;
+mod rot;
 mod world;
 
 use std::env;
@@ -35,6 +36,8 @@ struct Tally {
     torn: u64,
     kept_unknown: u64,
     disk_failures: u64,
+    read_failures: u64,
+    reads_refused: u64,
     latched: u64,
     no_room: u64,
     fulls: u64,
@@ -52,7 +55,7 @@ struct Tally {
 
 impl Tally {
     /// All counts, with how often each must have happened in a thousand seeds.
-    fn counts(&self) -> [(&'static str, u64, u64); 24] {
+    fn counts(&self) -> [(&'static str, u64, u64); 26] {
         [
             ("commands", self.commands, 30_000),
             ("refused", self.refused, 5_000),
@@ -65,6 +68,8 @@ impl Tally {
             ("torn groups", self.torn, 30),
             ("unanswered and there", self.kept_unknown, 50),
             ("failed calls of the disk", self.disk_failures, 500),
+            ("failed reads of the disk", self.read_failures, 500),
+            ("reads refused for that", self.reads_refused, 200),
             ("latched", self.latched, 100),
             ("refused for want of room", self.no_room, 50),
             ("full disks", self.fulls, 10),
@@ -94,6 +99,8 @@ impl Tally {
             torn,
             kept_unknown,
             disk_failures,
+            read_failures,
+            reads_refused,
             latched,
             no_room,
             fulls,
@@ -119,6 +126,8 @@ impl Tally {
         self.torn += torn;
         self.kept_unknown += kept_unknown;
         self.disk_failures += disk_failures;
+        self.read_failures += read_failures;
+        self.reads_refused += reads_refused;
         self.latched += latched;
         self.no_room += no_room;
         self.fulls += fulls;

@@ -41,10 +41,13 @@ impl World {
     pub(super) fn check_log(&self, node: &Node) {
         let found = told_by_log(node, self.model.head).expect("the log can be read");
         assert_eq!(found.head(), self.model.head);
+        assert_eq!(found, self.told(), "the events of the log");
+    }
+
+    /// What the log is to tell.
+    pub(super) fn told(&self) -> Told {
         let accounts = self.model.accounts.iter().map(|(id, it)| (*id, it.events.clone()));
-        let principals = self.model.principals.clone();
-        let expected = Told { accounts: accounts.collect(), principals };
-        assert_eq!(found, expected, "the events of the log");
+        Told { accounts: accounts.collect(), principals: self.model.principals.clone() }
     }
 
     fn check_books(&self, node: &Node) {

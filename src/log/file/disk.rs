@@ -11,6 +11,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{Advice, fadvise};
+
 use super::bytes::wide;
 
 /// The file that is locked while the directory is in use.
@@ -106,6 +108,10 @@ pub trait DiskFile: Send + Sync {
     /// # Errors
     /// When it cannot be told.
     fn length(&self) -> io::Result<u64>;
+
+    /// Lets go what was read of the file, as far as it is kept anywhere and that can be asked for:
+    /// what is read next comes from the medium. What was written and is not durable yet stays.
+    fn forget(&self);
 }
 
 /// Writes all of `bytes` at `offset`.
@@ -280,6 +286,10 @@ impl DiskFile for File {
 
     fn length(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn forget(&self) {
+        let _where_that_is_known = fadvise(self, 0, None, Advice::DontNeed);
     }
 }
 

@@ -16,6 +16,9 @@
 //! is the length of the file; neither can be torn.
 //!
 //! A stop is no exception: the next process may have died in its first write, right behind it.
+//!
+//! Before any of it is believed, the place is read once more, from the medium: a read that gave
+//! what is somewhere else must not make the log shorter than it is.
 
 use std::sync::Arc;
 
@@ -299,6 +302,7 @@ impl Scanner<'_> {
     /// Reads the groups of the segment that the window looks at.
     fn read_groups(&mut self, name: &str, is_last: bool) -> Result<Option<Damage>, OpenError> {
         let tie = Tie::new(&self.scanned.log_id, self.scanned.end.segment);
+        let mut read_again_at = None;
         loop {
             let start = self.scanned.end.offset;
             match self.read_group(tie, start).map_err(|error| io_error(name, error))? {
@@ -311,6 +315,11 @@ impl Scanner<'_> {
                     if kind == Kind::Seal {
                         return Ok(None);
                     }
+                }
+                Found::Broken(..) if read_again_at != Some(start) => {
+                    read_again_at = Some(start);
+                    self.window.forget();
+                    continue;
                 }
                 Found::Broken(offset, fault) if !is_last => {
                     return Ok(Some(self.damage(name.to_owned(), offset, fault.to_string())));

@@ -35,6 +35,14 @@ impl Window {
         (self.start, self.filled, self.is_at_end) = (0, 0, false);
     }
 
+    /// Forgets what was read of the file: what is asked for next is read from the medium.
+    pub(super) fn forget(&mut self) {
+        if let Some(file) = &self.file {
+            file.forget();
+        }
+        (self.start, self.filled, self.is_at_end) = (0, 0, false);
+    }
+
     /// How far the file has been read.
     pub(super) fn read_until(&self) -> u64 {
         self.start.saturating_add(wide(self.filled))
