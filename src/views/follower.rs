@@ -1,20 +1,28 @@
 //! The follower: the thread that keeps the books up with the log, and the books as they are
 //! shared with readers.
 
-use std::sync::{
-    PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-    atomic::{AtomicBool, Ordering},
-    mpsc::Receiver,
+use std::{
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
 };
 
 use tokio::sync::watch;
-use tracing::error;
+use tracing::{error, info, warn};
 
 use super::Books;
 use crate::{
     domain::Inconsistent,
     event_store::{Cursor, Few, History, HistoryError, Malformed},
+    log::ReadError,
 };
+
+/// How long to wait before the log is read again where it could not be, unless it goes on before
+/// that: as long as callers are told to wait.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The books, shared.
 #[derive(Debug)]
@@ -23,12 +31,20 @@ pub struct Views {
     position: watch::Sender<u64>,
     /// Set when the books cannot be kept up with the log any more.
     failed: AtomicBool,
+    /// Set while the log cannot be read where the books go on.
+    waits: AtomicBool,
 }
 
-/// The books no longer follow the log: what they would answer is too old to be told.
+/// The books are not as far as they should be: what they would answer is too old to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the views can no longer follow the log")]
-pub struct ViewsFailed;
+pub enum BehindError {
+    /// They never will be.
+    #[error("the views can no longer follow the log")]
+    Failed,
+    /// They cannot be now: the medium failed, and is tried again.
+    #[error("the log cannot be read where the views go on")]
+    Unreadable,
+}
 
 /// Why the books cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -41,12 +57,20 @@ enum FollowError {
     Inconsistent(#[from] Inconsistent),
 }
 
+impl FollowError {
+    /// Whether the medium failed, which may pass, and nothing was folded.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::History(HistoryError::Log(ReadError::Io(_))))
+    }
+}
+
 impl Views {
     /// Shares books that have been folded from the log so far.
     #[must_use]
     pub fn new(books: Books) -> Self {
         let (position, _) = watch::channel(books.position());
-        Self { books: RwLock::new(books), position, failed: AtomicBool::new(false) }
+        let (failed, waits) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { books: RwLock::new(books), position, failed, waits }
     }
 
     /// The books as they are now. They stand still while they are held: not for long.
@@ -67,21 +91,37 @@ impl Views {
     /// Waits until the books have reached a position.
     ///
     /// # Errors
-    /// [`ViewsFailed`] when they never will.
-    pub async fn reach(&self, position: u64) -> Result<(), ViewsFailed> {
+    /// [`BehindError`] when they never will, or the log cannot be read now.
+    pub async fn reach(&self, position: u64) -> Result<(), BehindError> {
         if *self.position.borrow() >= position {
             return Ok(());
         }
         let mut progress = self.position.subscribe();
-        let enough = |reached: &u64| *reached >= position || self.has_failed();
-        let reached = progress.wait_for(enough).await.map_err(|_| ViewsFailed)?;
-        if *reached >= position { Ok(()) } else { Err(ViewsFailed) }
+        let waits = || self.waits.load(Ordering::Acquire);
+        let enough = |reached: &u64| *reached >= position || self.has_failed() || waits();
+        let reached = progress.wait_for(enough).await.map_err(|_| BehindError::Failed)?;
+        if *reached >= position {
+            Ok(())
+        } else if self.has_failed() {
+            Err(BehindError::Failed)
+        } else {
+            Err(BehindError::Unreadable)
+        }
     }
 
     /// Says that the books have come to their end.
     fn fail(&self) {
         self.failed.store(true, Ordering::Release);
         self.position.send_modify(|_| ());
+    }
+
+    /// Says whether the books wait until the log can be read. Gives whether that is news.
+    fn set_waits(&self, waits: bool) -> bool {
+        let is_news = self.waits.swap(waits, Ordering::AcqRel) != waits;
+        if is_news {
+            self.position.send_modify(|_| ());
+        }
+        is_news
     }
 
     /// Folds the block of the log that comes next.
@@ -112,17 +152,136 @@ impl Views {
     }
 }
 
-/// Keeps the views up with the log until whoever wakes it is gone. When the log cannot be read or
+/// Keeps the views up with the log until whoever wakes it is gone. Where the log cannot be read it
+/// is tried again, and reads that need more are refused meanwhile. When it is damaged there or
 /// does not add up, it says so and stops: reads are refused from then on.
 pub fn follow(history: &History, views: &Views, wake: &Receiver<()>) {
     let (mut cursor, mut few) = (history.cursor(), Few::default());
     while wake.recv().is_ok() {
         while *views.position.borrow() < history.log().head().position {
-            if let Err(failure) = views.advance(history, &mut cursor, &mut few) {
-                error!(%failure, "the views can no longer follow the log");
-                views.fail();
-                return;
+            match views.advance(history, &mut cursor, &mut few) {
+                Ok(()) if views.set_waits(false) => info!("the views follow the log again"),
+                Ok(()) => {}
+                Err(failure) if failure.may_pass() => {
+                    if views.set_waits(true) {
+                        warn!(%failure, "the views wait until the log can be read");
+                    }
+                    let woken = wake.recv_timeout(RETRY_INTERVAL);
+                    if woken == Err(RecvTimeoutError::Disconnected) {
+                        return;
+                    }
+                }
+                Err(failure) => {
+                    error!(%failure, "the views can no longer follow the log");
+                    views.fail();
+                    return;
+                }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, atomic::AtomicUsize, mpsc::sync_channel},
+        thread,
+    };
+
+    use super::*;
+    use crate::{
+        domain::{AccountId, Action, Balance, Command, CurrencyCode, Owner},
+        event_store::{Entry, Verdict},
+        log::{Block, Group, Head, LogId, LogReader, memory},
+        views::Fold,
+    };
+
+    const LOG_ID: LogId = [7; 16];
+
+    /// A log whose medium fails so many times.
+    struct Unread {
+        log: Arc<dyn LogReader>,
+        failures: AtomicUsize,
+    }
+
+    impl LogReader for Unread {
+        fn log_id(&self) -> LogId {
+            self.log.log_id()
+        }
+
+        fn engine(&self) -> &'static str {
+            self.log.engine()
+        }
+
+        fn head(&self) -> Head {
+            self.log.head()
+        }
+
+        fn block(&self, position: u64) -> Result<Arc<Block>, ReadError> {
+            let one_less = |left: usize| left.checked_sub(1);
+            match self.failures.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less) {
+                Ok(_) => Err(io::Error::other("injected").into()),
+                Err(_) => self.log.block(position),
+            }
+        }
+
+        fn recent_block(&self, _position: u64) -> Option<Arc<Block>> {
+            None
+        }
+    }
+
+    /// A log with one account, and the books of before that.
+    fn one_account(failures: usize) -> (Arc<Unread>, Views) {
+        let (mut writer, log) = memory::open(LOG_ID);
+        let (mut state, books) = Fold::new(1024).finish(LOG_ID);
+        let action = Action::OpenAccount {
+            account_id: AccountId::new(uuid::Uuid::from_u128(1)),
+            account_id_given: true,
+            owner: Owner::new("Ada").unwrap(),
+            currency: CurrencyCode::USD,
+            initial_balance: Balance::new(5).unwrap(),
+            expected_version: None,
+        };
+        let (command, mut entry) = (Command { request_id: None, action }, Entry::default());
+        let verdict = state.decide(&command, None, 1_700_000_000_000_000, &mut entry);
+        assert!(matches!(verdict, Verdict::Accepted));
+        let mut group = Group::new(1);
+        group.push(1, |bytes| state.codec().encode(&entry, bytes));
+        writer.append(&group).unwrap();
+        (Arc::new(Unread { log, failures: AtomicUsize::new(failures) }), Views::new(books))
+    }
+
+    /// Whoever reads meanwhile is told that the log cannot be read now, and not for ever.
+    #[tokio::test]
+    async fn what_cannot_be_read_now_is_read_again() {
+        let (log, views) = one_account(usize::MAX);
+        let (history, views) = (History::new(log.clone()), Arc::new(views));
+        let (wake, wakes) = sync_channel(1);
+        let follower = thread::spawn({
+            let views = Arc::clone(&views);
+            move || follow(&history, &views, &wakes)
+        });
+        wake.send(()).unwrap();
+        assert_eq!(views.reach(1).await, Err(BehindError::Unreadable));
+        log.failures.store(0, Ordering::Release);
+        while let Err(behind) = views.reach(1).await {
+            assert_eq!(behind, BehindError::Unreadable);
+            // The log goes on, and so it is tried again.
+            let _it_is_awake = wake.try_send(());
+            tokio::task::yield_now().await;
+        }
+        drop(wake);
+        follower.join().unwrap();
+    }
+
+    #[test]
+    fn who_waits_for_the_log_ends_when_nobody_wakes_it_any_more() {
+        let (log, views) = one_account(usize::MAX);
+        let (wake, wakes) = sync_channel(1);
+        wake.send(()).unwrap();
+        drop(wake);
+        follow(&History::new(log), &views, &wakes);
+        assert!(!views.has_failed());
     }
 }

@@ -88,7 +88,7 @@ impl Reads {
         let wait = caller_timeout(metadata).map_or(WAIT_MAX, |timeout| timeout.min(WAIT_MAX));
         match timeout(wait, self.views.reach(position)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(status::views_failed()),
+            Ok(Err(behind)) => Err(status::views_behind(behind)),
             Err(_) => Err(status::position_not_reached(position)),
         }
     }

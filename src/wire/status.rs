@@ -17,7 +17,7 @@ use crate::{
     domain::{AccountId, Refusal, SagaId, TransferError},
     event_store::{Failure, HistoryError},
     log::ReadError,
-    views::{AsOfError, SagaView},
+    views::{AsOfError, BehindError, SagaView},
 };
 
 /// The domain of every `ErrorInfo`.
@@ -362,9 +362,16 @@ pub(super) fn unreadable(failure: &HistoryError) -> Status {
     .finish()
 }
 
-/// DATA_LOSS: the views have met what cannot be.
-pub(super) fn views_failed() -> Status {
-    Report::new(Code::DataLoss, "LOG_DAMAGED", "the views can no longer follow the log").finish()
+/// What a read is answered with for which the views are not far enough: DATA_LOSS when they have
+/// met what cannot be.
+pub(super) fn views_behind(behind: BehindError) -> Status {
+    match behind {
+        BehindError::Failed => Report::new(Code::DataLoss, "LOG_DAMAGED", behind),
+        BehindError::Unreadable => {
+            Report::new(Code::Unavailable, "LOG_UNREADABLE", behind).retry(RETRY_OUTAGE)
+        }
+    }
+    .finish()
 }
 
 /// What a read of an earlier moment is answered with when it has no answer.
