@@ -1,8 +1,10 @@
-//! Reads that fail, or say that a file ends where it does not.
+//! Reads that fail, or say that a file ends where it does not, or that there is none.
+
+use std::{io, sync::Arc};
 
 use super::{open, options, sample, tiny, try_open, verify};
 use crate::log::ReadError;
-use crate::log::file::{CopyError, OpenError, back_up};
+use crate::log::file::{CopyError, Disk, DiskFile, Lock, OpenError, back_up};
 use crate::sim::disk::{ReadFault, SimDisk};
 
 const FAULTS: [ReadFault; 2] = [ReadFault::Error, ReadFault::End];
@@ -85,4 +87,47 @@ fn whichever_read_fails_nothing_is_verified_or_backed_up() {
         }
         assert!(faults >= 6, "{faults} of {fault:?}");
     }
+}
+
+/// A disk that lists nothing.
+struct Unlisted(SimDisk);
+
+impl Disk for Unlisted {
+    fn try_lock(&self) -> io::Result<Lock> {
+        self.0.try_lock()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.0.create(name)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.0.open(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.0.sync_dir()
+    }
+}
+
+#[test]
+fn a_log_that_is_not_listed_is_not_made_anew() {
+    let image = sample();
+    let disk = SimDisk::of(&image, 0);
+    let opened = try_open(Arc::new(Unlisted(disk.clone())), &options());
+    let error = opened.map(|_| ()).expect_err("there is a log");
+    assert!(matches!(error, OpenError::Io { .. }), "{error}");
+    assert_eq!(disk.image(), image, "nothing was changed");
 }
