@@ -16,7 +16,7 @@ use daybook::{
         config::{self, Config, ServeArgs},
         telemetry,
     },
-    server::{self, Listeners, ServeError},
+    server::{self, Listeners, ServeError, tls::TlsError},
 };
 use tokio::{
     net::TcpListener,
@@ -178,8 +178,10 @@ fn resolve(args: ServeArgs) -> Result<Config, Failure> {
 fn check_config(args: ServeArgs) -> Result<(), Failure> {
     let config = resolve(args)?;
     if let Some(files) = &config.tls {
-        server::tls::load(files)
-            .map_err(|error| Failure { message: error.to_string(), exit_code: EXIT_USAGE })?;
+        server::tls::load(files).map_err(|error| Failure {
+            exit_code: tls_exit_code(&error),
+            message: error.to_string(),
+        })?;
     }
     Gate::load(&config, Arc::new(SystemClock)).map_err(|error| Failure {
         exit_code: access_exit_code(&error),
@@ -253,6 +255,13 @@ fn open_exit_code(error: &OpenError) -> u8 {
     }
 }
 
+fn tls_exit_code(error: &TlsError) -> u8 {
+    match error {
+        TlsError::Unreadable { .. } => EXIT_IO,
+        TlsError::File { .. } | TlsError::Pair(_) => EXIT_USAGE,
+    }
+}
+
 fn access_exit_code(error: &LoadError) -> u8 {
     match error {
         LoadError::Unreadable { .. } => EXIT_IO,
@@ -265,7 +274,8 @@ impl Failure {
         let directory = config.data_dir.display();
         let (message, exit_code) = match error {
             ServeError::Open(open) => (format!("{directory}: {error}"), open_exit_code(open)),
-            ServeError::Tls(_) | ServeError::Traces(_) => (error.to_string(), EXIT_USAGE),
+            ServeError::Tls(tls) => (error.to_string(), tls_exit_code(tls)),
+            ServeError::Traces(_) => (error.to_string(), EXIT_USAGE),
             ServeError::Access(access) => (error.to_string(), access_exit_code(access)),
             ServeError::Directory(_) | ServeError::Io(_) => (error.to_string(), EXIT_IO),
             ServeError::Reflection(_) | ServeError::Panicked(_) | ServeError::Latched => {

@@ -4,6 +4,7 @@
 //! what was read last; those that are open go on with what they were made with.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -29,7 +30,17 @@ const HTTP2: &[u8] = b"h2";
 /// Why the files of TLS are of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read, or has not what it should have.
+    /// A file cannot be read.
+    #[error("{key} = {:?}: {error}", path.display().to_string())]
+    Unreadable {
+        /// The setting that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A file has not what it should have.
     #[error("{key} = {:?}: {reason}", path.display().to_string())]
     File {
         /// The setting that names it.
@@ -69,7 +80,7 @@ pub fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     };
     let chain = certificates("tls_certificate", &files.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&files.key);
-    let key = key.map_err(|error| wrong("tls_key", &files.key, &told(error)))?;
+    let key = key.map_err(|error| no_pem("tls_key", &files.key, error))?;
     let mut config = config.with_single_cert(chain, key).map_err(TlsError::Pair)?;
     config.alpn_protocols = vec![HTTP2.to_vec()];
     Ok(Arc::new(config))
@@ -79,7 +90,7 @@ pub fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found =
         CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let found = found.map_err(|error| wrong(key, path, &told(error)))?;
+    let found = found.map_err(|error| no_pem(key, path, error))?;
     if found.is_empty() {
         return Err(wrong(key, path, &"no certificate in it"));
     }
@@ -87,13 +98,13 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
 }
 
 /// What is wrong with a file of PEM, without anything of what is in it.
-fn told(error: pem::Error) -> String {
+fn no_pem(key: &'static str, path: &Path, error: pem::Error) -> TlsError {
     if let pem::Error::Io(error) = error {
-        error.to_string()
+        TlsError::Unreadable { key, path: path.to_owned(), error }
     } else if matches!(error, pem::Error::NoItemsFound) {
-        "no private key in it".to_owned()
+        wrong(key, path, &"no private key in it")
     } else {
-        "not valid PEM".to_owned()
+        wrong(key, path, &"not valid PEM")
     }
 }
 

@@ -50,6 +50,21 @@ async fn check_config_tells_the_settings_or_what_is_wrong_with_them() {
 }
 
 #[tokio::test]
+async fn tls_files_that_cannot_be_read_and_such_that_are_wrong_have_codes_of_their_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("server.pem");
+    let path = path.to_str().unwrap();
+    let check = ["check-config", "--tls-certificate", path, "--tls-key", path];
+    let (code, told, error) = daybook(&check).await;
+    assert_eq!((code, &*told), (74, ""));
+    assert!(error.contains("tls_certificate = ") && error.contains("No such file"), "{error}");
+    std::fs::write(path, "secret").unwrap();
+    let (code, told, error) = daybook(&check).await;
+    assert_eq!((code, &*told), (64, ""));
+    assert!(error.contains("no certificate in it") && !error.contains("secret"), "{error}");
+}
+
+#[tokio::test]
 async fn completions_and_the_manual_know_every_command() {
     let (_, help, _) = daybook(&["--help"]).await;
     let commands: Vec<_> = help

@@ -107,7 +107,11 @@ impl Life {
         let calls = self.rng.below(60);
         let kind = std::io::ErrorKind::Other;
         let short = self.rng.one_in(3);
-        self.disk.set_faults(Faults { fail_after: Some((calls, kind)), short, capacity: None });
+        self.disk.set_faults(Faults {
+            fail_after: Some((calls, kind)),
+            short,
+            ..Faults::default()
+        });
         match try_open(self.disk.shared(), &self.options) {
             Ok(mut log) => {
                 self.check(&log, what, tally);

@@ -140,7 +140,7 @@ fn whatever_call_fails_on_the_way_to_version_2_nothing_is_lost() {
         let disk = SimDisk::of(&image, calls);
         let kind = std::io::ErrorKind::Other;
         let fail_after = Some((usize::try_from(calls).unwrap(), kind));
-        disk.set_faults(Faults { fail_after, short: false, capacity: None });
+        disk.set_faults(Faults { fail_after, short: false, ..Faults::default() });
         let appended = try_open(disk.shared(), &tiny()).ok().map(|mut log| log.append(&[(1, 30)]));
         let has_failed = disk.has_failed();
         let is_acked = matches!(appended, Some(Ok(_)));
@@ -185,7 +185,7 @@ fn the_copy_of_a_newest_group_is_of_no_segments_version() {
     for calls in 0.. {
         let disk = SimDisk::of(&image, calls);
         let fail_after = Some((usize::try_from(calls).unwrap(), std::io::ErrorKind::Other));
-        disk.set_faults(Faults { fail_after, short: false, capacity: None });
+        disk.set_faults(Faults { fail_after, short: false, ..Faults::default() });
         let started = try_open(disk.shared(), &tiny()).is_ok();
         assert!(!started, "the group was never in danger");
         let mut left = disk.image();
