@@ -19,7 +19,7 @@ impl World {
     pub(super) fn back_up(&mut self, node: &mut Node) {
         let (acknowledged, was_serving) = (self.model.head, node.status() == StoreStatus::Serving);
         let fail_after = self.rng.one_in(3).then(|| (self.rng.below(40), ErrorKind::Other));
-        self.backup.set_faults(Faults { fail_after, short: self.knobs.short, capacity: None });
+        self.backup.set_faults(Faults { fail_after, short: self.knobs.short, ..Faults::default() });
         let copied = file::back_up(&self.disk, &self.backup, &mut |_, _| (), &mut || node.sync());
         self.tell(|| format!("a backup: {copied:?}"));
         match copied {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::log::file::{Disk, DiskFile, Lock};
 
-const SECTOR: usize = 512;
+pub(crate) const SECTOR: usize = 512;
 
 /// A small generator: the same seed gives the same run.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub(crate) enum Call {
 pub(crate) struct Faults {
     /// How many more changing calls succeed before one fails, and how.
     pub(crate) fail_after: Option<(usize, ErrorKind)>,
+    /// How many more syncs succeed before one fails.
+    pub(crate) fail_sync_after: Option<usize>,
     /// Whether calls are short and interrupted now and then.
     pub(crate) short: bool,
     /// How many bytes all files may have together.
@@ -91,6 +93,7 @@ struct World {
     read_fault: Option<(usize, ReadFault)>,
     calls: Vec<Call>,
     failures: u64,
+    failed_syncs: u64,
     rng: Rng,
 }
 
@@ -125,6 +128,7 @@ impl SimDisk {
             read_fault: None,
             calls: Vec::new(),
             failures: 0,
+            failed_syncs: 0,
             rng: Rng(seed),
         })))
     }
@@ -187,52 +191,9 @@ impl SimDisk {
         self.world().failures
     }
 
-    /// Damages what is at rest: some bits, some bytes, or a sector that another one is written
-    /// over. Everything else on the disk is durable. Gives what it did; `None` when there is
-    /// nothing to damage.
-    pub(crate) fn damage(&self) -> Option<String> {
-        let mut world = self.world();
-        let World { inodes, names, rng, .. } = &mut *world;
-        let used =
-            |inode: &Inode| inode.bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
-        let files: Vec<(String, usize, usize)> = names
-            .iter()
-            .map(|(name, inode)| (name.clone(), *inode, used(&inodes[*inode])))
-            .filter(|(_, _, used)| *used > 0)
-            .collect();
-        let (name, inode, used) = files.get(rng.below(files.len()))?.clone();
-        let at = rng.below(used);
-        let what = match rng.below(4) {
-            0 => {
-                inodes[inode].bytes[at] ^= 1 << rng.below(8);
-                "a bit"
-            }
-            1 => {
-                let end = (at + 1 + rng.below(64)).min(inodes[inode].bytes.len());
-                inodes[inode].bytes[at..end].fill_with(|| rng.next().to_le_bytes()[0]);
-                "some bytes"
-            }
-            2 => {
-                let start = at / SECTOR * SECTOR;
-                let end = (start + SECTOR).min(inodes[inode].bytes.len());
-                inodes[inode].bytes[start..end].fill(0);
-                "a sector of zeros"
-            }
-            _ => {
-                let (_, other, other_used) = files[rng.below(files.len())];
-                let from = rng.below(other_used) / SECTOR * SECTOR;
-                let end = (from + SECTOR).min(inodes[other].bytes.len());
-                let sector = inodes[other].bytes[from..end].to_vec();
-                let start = at / SECTOR * SECTOR;
-                let room = inodes[inode].bytes.len() - start;
-                let length = sector.len().min(room);
-                inodes[inode].bytes[start..start + length].copy_from_slice(&sector[..length]);
-                "a sector of another place"
-            }
-        };
-        let durable = inodes[inode].bytes.clone();
-        inodes[inode].durable = durable;
-        Some(format!("{what} in {name} at {at}"))
+    /// How many of them were syncs.
+    pub(crate) fn failed_syncs(&self) -> u64 {
+        self.world().failed_syncs
     }
 
     /// The power goes. Nobody may use what was open before.
@@ -297,16 +258,25 @@ impl World {
     /// Counts a call, and fails it if it is its turn.
     fn call(&mut self, call: Call) -> io::Result<()> {
         self.calls.push(call);
+        let is_sync = matches!(call, Call::Sync | Call::SyncDir);
+        let mut failed = None;
         if let Some((left, kind)) = &mut self.faults.fail_after {
-            if *left == 0 {
-                let kind = *kind;
-                self.faults.fail_after = None;
-                self.failures += 1;
-                return Err(Error::new(kind, "injected"));
+            match left.checked_sub(1) {
+                Some(fewer) => *left = fewer,
+                None => failed = Some(*kind),
             }
-            *left -= 1;
         }
-        Ok(())
+        if failed.is_some() {
+            self.faults.fail_after = None;
+        }
+        if let Some(left) = self.faults.fail_sync_after.filter(|_| is_sync) {
+            self.faults.fail_sync_after = left.checked_sub(1);
+            failed = failed.or((left == 0).then_some(ErrorKind::Other));
+        }
+        let Some(kind) = failed else { return Ok(()) };
+        self.failures += 1;
+        self.failed_syncs += u64::from(is_sync);
+        Err(Error::new(kind, "injected"))
     }
 
     /// Counts a read, and tells how it fails if it is its turn.

@@ -36,6 +36,7 @@ struct Tally {
     torn: u64,
     kept_unknown: u64,
     disk_failures: u64,
+    failed_syncs: u64,
     read_failures: u64,
     reads_refused: u64,
     latched: u64,
@@ -55,7 +56,7 @@ struct Tally {
 
 impl Tally {
     /// All counts, with how often each must have happened in a thousand seeds.
-    fn counts(&self) -> [(&'static str, u64, u64); 26] {
+    fn counts(&self) -> [(&'static str, u64, u64); 27] {
         [
             ("commands", self.commands, 30_000),
             ("refused", self.refused, 5_000),
@@ -65,9 +66,10 @@ impl Tally {
             ("kills", self.kills, 1_000),
             ("stops in order", self.stops, 500),
             ("failed starts", self.failed_starts, 50),
-            ("torn groups", self.torn, 30),
+            ("torn groups", self.torn, 20),
             ("unanswered and there", self.kept_unknown, 50),
             ("failed calls of the disk", self.disk_failures, 500),
+            ("of them syncs", self.failed_syncs, 500),
             ("failed reads of the disk", self.read_failures, 500),
             ("reads refused for that", self.reads_refused, 200),
             ("latched", self.latched, 100),
@@ -99,6 +101,7 @@ impl Tally {
             torn,
             kept_unknown,
             disk_failures,
+            failed_syncs,
             read_failures,
             reads_refused,
             latched,
@@ -126,6 +129,7 @@ impl Tally {
         self.torn += torn;
         self.kept_unknown += kept_unknown;
         self.disk_failures += disk_failures;
+        self.failed_syncs += failed_syncs;
         self.read_failures += read_failures;
         self.reads_refused += reads_refused;
         self.latched += latched;

@@ -1,7 +1,7 @@
 //! The rot: what is at rest is damaged, and reads give what they should not.
 
 use super::{
-    disk::{ReadFault, SimDisk},
+    disk::{Image, ReadFault, Rng, SECTOR, SimDisk},
     node::Node,
     readers::told_by_log,
     world::World,
@@ -18,8 +18,9 @@ impl World {
     pub(super) fn rot(&mut self) {
         let image = self.disk.image();
         for _ in 0..3 {
-            self.disk = SimDisk::of(&image, self.rng.next());
-            let Some(what) = self.disk.damage() else { return };
+            let (mut damaged, mut rng) = (image.clone(), Rng(self.rng.next()));
+            let Some(what) = damage(&mut damaged, &mut rng) else { return };
+            self.disk = SimDisk::of(&damaged, rng.next());
             self.start_rotten(&what);
         }
         self.disk = SimDisk::of(&image, self.mishaps.next());
@@ -93,4 +94,48 @@ impl World {
             );
         }
     }
+}
+
+/// Damages what is at rest: some bits, some bytes, or a sector that another one is written over.
+/// Gives what it did; `None` when there is nothing to damage.
+fn damage(image: &mut Image, rng: &mut Rng) -> Option<String> {
+    let used = |bytes: &Vec<u8>| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    let files: Vec<(String, usize)> = image
+        .iter()
+        .map(|(name, bytes)| (name.clone(), used(bytes)))
+        .filter(|(_, used)| *used > 0)
+        .collect();
+    let (name, used) = files.get(rng.below(files.len()))?;
+    let at = rng.below(*used);
+    let start = at / SECTOR * SECTOR;
+    let way = rng.below(4);
+    let other = (way == 3).then(|| {
+        let (other, used) = &files[rng.below(files.len())];
+        let from = rng.below(*used) / SECTOR * SECTOR;
+        image[other][from..].iter().copied().take(SECTOR).collect::<Vec<u8>>()
+    });
+    let bytes = image.get_mut(name)?;
+    let what = match (way, other) {
+        (0, _) => {
+            bytes[at] ^= 1 << rng.below(8);
+            "a bit"
+        }
+        (1, _) => {
+            let end = (at + 1 + rng.below(64)).min(bytes.len());
+            bytes[at..end].fill_with(|| rng.next().to_le_bytes()[0]);
+            "some bytes"
+        }
+        (_, Some(sector)) => {
+            for (byte, other) in bytes[start..].iter_mut().zip(sector) {
+                *byte = other;
+            }
+            "a sector of another place"
+        }
+        (_, None) => {
+            let end = (start + SECTOR).min(bytes.len());
+            bytes[start..end].fill(0);
+            "a sector of zeros"
+        }
+    };
+    Some(format!("{what} in {name} at {at}"))
 }

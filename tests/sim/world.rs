@@ -199,7 +199,10 @@ impl World {
             (self.rng.below(120), kinds[self.rng.below(kinds.len())])
         });
         self.tell(|| format!("a life; calls of the disk fail after: {fail_after:?}"));
-        self.disk.set_faults(Faults { fail_after, short: self.knobs.short, capacity: None });
+        let fail_sync_after =
+            (self.knobs.failures && self.mishaps.one_in(3)).then(|| self.mishaps.below(20));
+        let short = self.knobs.short;
+        self.disk.set_faults(Faults { fail_after, fail_sync_after, short, capacity: None });
         let is_unreadable = self.mishaps.one_in(4);
         if is_unreadable {
             self.fail_a_read(READS_OF_A_START, &[ReadFault::Error, ReadFault::End]);
@@ -218,6 +221,7 @@ impl World {
             Err(error) => panic!("a start failed: {error}"),
         }
         self.tally.disk_failures = self.disk.failures();
+        self.tally.failed_syncs = self.disk.failed_syncs();
         if self.rng.one_in(2) {
             self.tell(|| "the power is cut".to_owned());
             self.disk.crash();
