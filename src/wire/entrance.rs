@@ -41,12 +41,12 @@ struct Visitor {
     _place: Option<Place>,
 }
 
-/// Whom a request is from, to be recorded with what it does.
+/// Whom a request is from, to be recorded with what it does. Noted in its extensions, which no
+/// client can write.
 pub(super) fn principal<T>(request: &tonic::Request<T>) -> Option<Principal> {
-    visit(request).map(|visit| visit.caller().principal().clone())
+    request.extensions().get().cloned()
 }
 
-/// The visit that a request belongs to. Noted in its extensions, which no client can write.
 pub(super) fn visit<T>(request: &tonic::Request<T>) -> Option<&Visit> {
     request.extensions().get()
 }
@@ -102,6 +102,7 @@ impl Entrance {
             _place: place,
         };
         let visit = Visit(Arc::new(visitor));
+        request.extensions_mut().insert(visit.caller().principal().clone());
         request.extensions_mut().insert(visit.clone());
         Ok(Some(visit))
     }
