@@ -32,6 +32,9 @@ const STREAM_BATCHES_MAX: usize = 1_024;
 /// What became of each is kept until its client takes the answer, which takes about a kilobyte,
 /// and a client may never take any.
 const STREAM_COMMANDS_MAX: u32 = 8_190;
+/// The same of all streams together: those of eight that are not taken. More of them wait until the
+/// answers of some are, or their time is over.
+const STREAMS_COMMANDS_MAX: u32 = 8 * STREAM_COMMANDS_MAX;
 
 /// Where commands are carried out. Cheap to clone.
 #[derive(Clone)]
@@ -82,13 +85,15 @@ pub struct Commands {
     pub desk: Late<Desk>,
     limits: Limits,
     stopping: watch::Receiver<bool>,
+    /// For how many commands more all streams have room.
+    room: Arc<Semaphore>,
 }
 
 impl Commands {
     /// Serves until `stopping` says so: then streams take no more batches, and end.
     #[must_use]
     pub fn new(limits: Limits, stopping: watch::Receiver<bool>) -> Self {
-        Self { desk: Late::default(), limits, stopping }
+        Self { desk: Late::default(), limits, stopping, room: room(STREAMS_COMMANDS_MAX) }
     }
 }
 
@@ -194,7 +199,7 @@ impl CommandService for Commands {
             stopping: self.stopping.clone(),
             principal: principal(&request),
             visit: visit.clone(),
-            room: Arc::new(Semaphore::new(STREAM_COMMANDS_MAX.try_into().unwrap_or(usize::MAX))),
+            rooms: [room(STREAM_COMMANDS_MAX), Arc::clone(&self.room)],
         };
         tokio::spawn(submissions.submit_all(request.into_inner(), sender));
         let reads = Arc::clone(&desk.reads);
@@ -206,12 +211,20 @@ impl CommandService for Commands {
     }
 }
 
+/// Room for so many commands.
+fn room(commands: u32) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(commands.try_into().unwrap_or(usize::MAX)))
+}
+
+/// The room of a batch: in its stream, and in all of them.
+type Room = [OwnedSemaphorePermit; 2];
+
 /// A batch of a stream that was submitted, and the answer that will come.
 struct Submitted {
     batch: Batch,
     answer: Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>,
-    /// Its room in the stream, until its answer is taken.
-    _room: OwnedSemaphorePermit,
+    /// Until its answer is taken.
+    _room: Room,
 }
 
 impl Submitted {
@@ -230,8 +243,8 @@ struct Submissions {
     stopping: watch::Receiver<bool>,
     principal: Option<Principal>,
     visit: Option<Visit>,
-    /// For how many commands more there is room.
-    room: Arc<Semaphore>,
+    /// For how many commands more there is room: in this stream, and in all of them.
+    rooms: [Arc<Semaphore>; 2],
 }
 
 impl Submissions {
@@ -276,24 +289,29 @@ impl Submissions {
         &mut self,
         request: &proto::ExecuteStreamRequest,
         sender: &mpsc::Sender<Result<Submitted, Status>>,
-    ) -> Option<Result<OwnedSemaphorePermit, Status>> {
+    ) -> Option<Result<Room, Status>> {
         let commands = u32::try_from(request.commands.len()).unwrap_or(STREAM_COMMANDS_MAX);
-        let room = Arc::clone(&self.room);
+        let commands = commands.min(STREAM_COMMANDS_MAX);
+        let [of_stream, of_all] = self.rooms.clone();
+        // Its own room first: who waits for that must not be in the way of others.
+        let room = async {
+            let of_stream = of_stream.acquire_many_owned(commands).await;
+            let of_all = of_all.acquire_many_owned(commands).await;
+            // They are never closed.
+            Some([of_stream.ok()?, of_all.ok()?])
+        };
         tokio::select! {
             biased;
             _ = self.stopping.wait_for(|stopping| *stopping) => Some(Err(status::stopping())),
             () = sender.closed() => None,
-            room = room.acquire_many_owned(commands.min(STREAM_COMMANDS_MAX)) => {
-                // It is never closed.
-                room.ok().map(Ok)
-            }
+            room = room => room.map(Ok),
         }
     }
 
     async fn submit(
         &self,
         request: proto::ExecuteStreamRequest,
-        room: OwnedSemaphorePermit,
+        room: Room,
     ) -> Result<Submitted, Status> {
         let proto::ExecuteStreamRequest { commands, return_results } = request;
         let (principal, visit) = (self.principal.clone(), self.visit.as_ref());

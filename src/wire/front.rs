@@ -95,8 +95,9 @@ enum Then {
     Large { place: Place, time: Duration, untaken: Untaken, was_read: bool },
     /// A tail has a place of its own as soon as it was opened.
     Tail { place: Place },
-    /// A stream keeps its place to its end.
-    Stream { place: Place },
+    /// A stream keeps its place to its end. Its peer has so long to take each part of it, if that
+    /// keeps anything but the part.
+    Stream { place: Place, each_within: Option<Duration> },
 }
 
 impl Front {
@@ -150,7 +151,8 @@ impl Services {
             }
             Method::Command | Method::Query | Method::Check => Then::Message { place, time },
             Method::Tail => Then::Tail { place },
-            Method::CommandStream | Method::Other => Then::Stream { place },
+            Method::CommandStream => Then::Stream { place, each_within: Some(time) },
+            Method::Other => Then::Stream { place, each_within: None },
         })
     }
 
@@ -268,7 +270,7 @@ impl Then {
                 drop(place);
                 answer
             }
-            Self::Stream { place } => leaving::holding(answer, place),
+            Self::Stream { place, each_within } => leaving::holding(answer, place, each_within),
         }
     }
 }

@@ -34,20 +34,33 @@ const UNTAKEN_BYTES_MAX_EACH: usize = 4 * 1024 * 1024;
 type Response = http::Response<Body>;
 
 tokio::task_local! {
-    /// How long the answer that a task has may wait until it is taken, once it has one.
-    static TAKEN_WITHIN: Cell<Option<Duration>>;
+    /// What a task has told of its answer since it was polled last.
+    static TOLD: Cell<Option<Told>>;
+}
+
+/// What becomes of an answer, or of a part of one.
+#[derive(Clone, Copy)]
+enum Told {
+    /// It waits until it is taken, at most so long.
+    Waits(Duration),
+    /// It was taken.
+    Taken,
+}
+
+fn tell(told: Told) {
+    // Without a transport, as in tests, nobody takes anything.
+    let _told = TOLD.try_with(|cell| cell.set(Some(told)));
 }
 
 /// Says how long the answer that this task has now may wait.
 pub(super) fn is_taken_within(time: Duration) {
-    // Without a transport, as in tests, nobody takes anything.
-    let _told = TAKEN_WITHIN.try_with(|within| within.set(Some(time)));
+    tell(Told::Waits(time));
 }
 
 /// Serves one call to its end: until its answer was taken, or was not for too long. It is dropped
 /// then, and so is the answer; the peer sees its call reset.
 pub async fn until_taken(call: impl Future<Output = ()>) {
-    TAKEN_WITHIN.scope(Cell::new(None), in_time(call)).await;
+    TOLD.scope(Cell::new(None), in_time(call)).await;
 }
 
 async fn in_time(call: impl Future<Output = ()>) {
@@ -57,8 +70,10 @@ async fn in_time(call: impl Future<Output = ()>) {
         if call.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
         }
-        if let Some(within) = TAKEN_WITHIN.with(Cell::take) {
-            deadline = Deadline::after(Some(within));
+        match TOLD.with(Cell::take) {
+            Some(Told::Waits(time)) => deadline = Deadline::after(Some(time)),
+            Some(Told::Taken) => deadline = Deadline::after(None),
+            None => {}
         }
         if deadline.is_over(context) { Poll::Ready(()) } else { Poll::Pending }
     })
@@ -164,14 +179,23 @@ impl HttpBody for Begun {
     }
 }
 
-/// The same answer, with something that is kept until the end of it.
-pub(super) fn holding<T: Send + Unpin + 'static>(answer: Response, held: T) -> Response {
-    answer.map(|body| Body::new(Holding { body, _held: held }))
+/// The same answer, with something that is kept until the end of it. Each part of it may wait so
+/// long until it is taken, if anything is said of that.
+pub(super) fn holding<T>(answer: Response, held: T, each_within: Option<Duration>) -> Response
+where
+    T: Send + Unpin + 'static,
+{
+    // Who never asks for the first part takes nothing.
+    if let Some(time) = each_within {
+        is_taken_within(time);
+    }
+    answer.map(|body| Body::new(Holding { body, _held: held, each_within }))
 }
 
 struct Holding<T> {
     body: Body,
     _held: T,
+    each_within: Option<Duration>,
 }
 
 impl<T: Unpin> HttpBody for Holding<T> {
@@ -182,7 +206,12 @@ impl<T: Unpin> HttpBody for Holding<T> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if let Some(time) = self.each_within {
+            // Who asks for more has taken what there was.
+            tell(if polled.is_ready() { Told::Waits(time) } else { Told::Taken });
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -214,6 +243,48 @@ mod tests {
         // One that says nothing, such as a stream, goes on.
         let endless = until_taken(std::future::pending());
         assert!(tokio::time::timeout(Duration::from_millis(60), endless).await.is_err());
+    }
+
+    /// A body that has so many parts, and no end.
+    struct Parts(usize);
+
+    impl HttpBody for Parts {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            let Some(left) = self.0.checked_sub(1) else { return Poll::Pending };
+            self.0 = left;
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"part")))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_given_up_when_a_part_of_it_is_not_taken_in_time() {
+        const PARTS: usize = 5;
+        let within = Duration::from_millis(40);
+        // Takes so many parts, and asks for more only if it takes them all.
+        let call = |taken: usize| async move {
+            let answer = holding(Response::new(Body::new(Parts(PARTS))), (), Some(within));
+            assert!(TOLD.with(Cell::get).is_some(), "it waits from the beginning");
+            let mut body = answer.into_body();
+            for _ in 0..taken {
+                let part = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+                assert!(part.is_some());
+                tokio::time::sleep(within / 4).await;
+            }
+            poll_fn(|context| match taken {
+                PARTS => Pin::new(&mut body).poll_frame(context).map(|_| ()),
+                _ => Poll::Pending,
+            })
+            .await;
+        };
+        until_taken(call(PARTS - 1)).await;
+        // One that waits for its next part goes on, however long there is none.
+        assert!(tokio::time::timeout(within * 4, until_taken(call(PARTS))).await.is_err());
     }
 
     fn connection() -> Peer {

@@ -27,7 +27,7 @@ STREAM = COMMANDS + "ExecuteStream"
 # Over how many connections streams are begun that say nothing.
 IDLE_CONNECTIONS = 64
 # How many streams of batches are not read, and of how many commands.
-UNREAD, BATCH = 1, 8_000
+UNREAD, BATCH = 12, 8_000
 # Of how many commands of a stream at most the messages are taken: those that are carried out, and
 # what fits into the windows of HTTP/2.
 SENT_MAX = 80_000
@@ -235,8 +235,12 @@ def unread_answers(target):
             break
     target.sent, target.frames = f"{sent:,} commands, {UNREAD} connections", sent
     target.seen["held back"] = UNREAD
-    if idle < IDLE_ROUNDS or sent > SENT_MAX * UNREAD:
+    is_held_back = idle >= IDLE_ROUNDS or ended(peers) == UNREAD
+    if not is_held_back or sent > SENT_MAX * UNREAD:
         target.is_wrong(f"{sent} commands were taken")
+    take_all(peers, CALL_SECONDS + LATE_SECONDS, lambda: ended(peers) >= UNREAD)
+    if ended(peers) < UNREAD:
+        target.is_wrong(f"of {UNREAD} streams whose answers were not taken {ended(peers)} ended")
 
 
 def silent(target):
