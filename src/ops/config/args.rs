@@ -141,8 +141,8 @@ pub struct ServeArgs {
     pub max_calls: Option<u64>,
 
     /// How long a call may take that is no stream, whatever its deadline, and then again its peer
-    /// to take the answer, and how long a message of a stream may take to come, such as 500ms or
-    /// 10s: 100ms to 1h [default: 10s]
+    /// to take the answer; how long a message of a stream may take to come, and an answer of a
+    /// stream of commands to be taken, such as 500ms or 10s: 100ms to 1h [default: 10s]
     #[arg(long, value_name = "DURATION", env = "DAYBOOK_MAX_CALL_TIME", hide_env_values = true)]
     #[arg(value_parser = value::parse_call_time)]
     #[serde(deserialize_with = "value::call_time_in_file")]
