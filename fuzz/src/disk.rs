@@ -95,6 +95,9 @@ impl Disk for MemoryDisk {
 }
 
 impl DiskFile for MemoryFile {
+    /// Nothing is kept of it anywhere else.
+    fn forget(&self, _offset: u64) {}
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let bytes = lock(&self.0);
         let rest = bytes.get(place(offset)?..).unwrap_or_default();

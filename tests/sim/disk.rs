@@ -382,7 +382,7 @@ struct SimFile {
 }
 
 impl DiskFile for SimFile {
-    fn forget(&self) {}
+    fn forget(&self, _offset: u64) {}
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut world = self.disk.world();

@@ -109,9 +109,10 @@ pub trait DiskFile: Send + Sync {
     /// When it cannot be told.
     fn length(&self) -> io::Result<u64>;
 
-    /// Lets go what was read of the file, as far as it is kept anywhere and that can be asked for:
-    /// what is read next comes from the medium. What was written and is not durable yet stays.
-    fn forget(&self);
+    /// Lets go what was read of the file from an offset on, as far as it is kept anywhere and that
+    /// can be asked for: what is read there next comes from the medium. What was written and is on
+    /// its way to the medium stays.
+    fn forget(&self, offset: u64);
 }
 
 /// Writes all of `bytes` at `offset`.
@@ -288,8 +289,8 @@ impl DiskFile for File {
         Ok(self.metadata()?.len())
     }
 
-    fn forget(&self) {
-        let _where_that_is_known = fadvise(self, 0, None, Advice::DontNeed);
+    fn forget(&self, offset: u64) {
+        let _where_that_is_known = fadvise(self, offset, None, Advice::DontNeed);
     }
 }
 

@@ -318,7 +318,7 @@ impl Scanner<'_> {
                 }
                 Found::Broken(..) if read_again_at != Some(start) => {
                     read_again_at = Some(start);
-                    self.window.forget();
+                    self.window.forget(start);
                     continue;
                 }
                 Found::Broken(offset, fault) if !is_last => {

@@ -35,12 +35,13 @@ impl Window {
         (self.start, self.filled, self.is_at_end) = (0, 0, false);
     }
 
-    /// Forgets what was read of the file: what is asked for next is read from the medium.
-    pub(super) fn forget(&mut self) {
+    /// Forgets what was read of the file from an offset on: what is asked for next is read from the
+    /// medium. What is before it stays as it was read, also if the medium lacks it.
+    pub(super) fn forget(&mut self, offset: u64) {
         if let Some(file) = &self.file {
-            file.forget();
+            file.forget(offset);
         }
-        (self.start, self.filled, self.is_at_end) = (0, 0, false);
+        (self.start, self.filled, self.is_at_end) = (offset, 0, false);
     }
 
     /// How far the file has been read.
