@@ -74,7 +74,7 @@ impl Tally {
             ("reads refused for that", self.reads_refused, 200),
             ("latched", self.latched, 100),
             ("refused for want of room", self.no_room, 50),
-            ("full disks", self.fulls, 10),
+            ("full disks", self.fulls, 5),
             ("checkpoints", self.checkpoints, 500),
             ("starts from a checkpoint", self.from_checkpoint, 300),
             ("backups", self.backups, 500),
