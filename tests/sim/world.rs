@@ -200,7 +200,7 @@ impl World {
         });
         self.tell(|| format!("a life; calls of the disk fail after: {fail_after:?}"));
         let fail_sync_after =
-            (self.knobs.failures && self.mishaps.one_in(3)).then(|| self.mishaps.below(16));
+            (self.knobs.failures && self.mishaps.one_in(3)).then(|| self.mishaps.below(20));
         let short = self.knobs.short;
         self.disk.set_faults(Faults { fail_after, fail_sync_after, short, capacity: None });
         let is_unreadable = self.mishaps.one_in(4);
