@@ -21,13 +21,13 @@ from bank import COMMANDS, QUERIES, Wrong
 from channel import Broken, Channel, Refused, decode, encode, first
 
 # A read that says that the file ends there, which it does not.
-END = "END"
+END = sweep.SHORT
 UNAVAILABLE, EXIT_IO = 14, 74
 # As many events as no scene has: no checkpoint is made.
 NEVER = 10**9
 ONCE = "0190d5f2-3c4b-7a6e-9d1f-2b3c4d5e6f70"
-# Every number is tried up to here, then each is three times the last, unless all are asked for.
-EVERY_UP_TO = 5
+# Every number is tried up to here, then each is so many times the last, unless all are asked for.
+EVERY_UP_TO, TIMES = 5, 3
 PAGE, PAGES = 40, 3
 # So many commands of the longest kind fill the first segment, and no more.
 FILL_CALLS, BATCH = 14, 1200
@@ -160,18 +160,6 @@ def asked(channel, account, saga, once, head):
         yield Ask(method, message, answer(channel, method, message))
 
 
-def injection(name, error, n):
-    what = "retval=0" if error == END else f"error={error}"
-    return ["-e", f"inject={name}:{what}:when={n}"]
-
-
-def numbers(every):
-    n = 1
-    while True:
-        yield n
-        n = n + 1 if every or n < EVERY_UP_TO else n * 3
-
-
 def must_not(server, *words):
     for word in words:
         if server.has_told(word):
@@ -200,7 +188,7 @@ class Serving:
             channel = Channel(server.started().address)
             stack.callback(channel.close)
             trace, files = os.path.join(os.path.dirname(data), "trace"), bank.files_of(data)
-            tracer = bank.Attached(server, trace, [name], files, injection(name, error, n))
+            tracer = bank.Attached(server, trace, [name], files, sweep.injection(name, error, n))
             with bank.load(book, server, 1, calls=BESIDE_CALLS) as beside:
                 refused = self.refusals(channel)
                 beside[0].join()
@@ -261,7 +249,7 @@ def start(place, ledger, with_checkpoint, name, error, n):
     """A start of which one read fails, and one of which none does."""
     data, book = ledger.copy(place.directory, with_checkpoint)
     path = os.path.join(os.path.dirname(data), "trace")
-    begin = bank.tracer(path, [name], bank.files_of(data), injection(name, error, n))
+    begin = bank.tracer(path, [name], bank.files_of(data), sweep.injection(name, error, n))
     server = bank.Server(place.binary, data, events=NEVER, tracer=[*begin, "-D", "-q"])
     found = sweep.Tally(cases=1)
     try:
@@ -291,7 +279,7 @@ def start(place, ledger, with_checkpoint, name, error, n):
 
 def command(binary, trace, files, site, *arguments):
     """A command of which one read fails. Gives what came of it, and how many failed."""
-    begin = bank.tracer(trace, [site[0]], files, injection(*site)) if site else []
+    begin = bank.tracer(trace, [site[0]], files, sweep.injection(*site)) if site else []
     done = subprocess.run(
         [*begin, str(binary), *arguments],
         capture_output=True,
@@ -354,7 +342,7 @@ def backup(place, data, name, error, n):
 def each(place, what, case, name, error):
     """Tries a case with every number until nothing is met."""
     tally = sweep.Tally()
-    for n in numbers(place.every):
+    for n in sweep.numbers(place.every, EVERY_UP_TO, TIMES):
         try:
             found = case(name, error, n)
         except (Wrong, Broken, Refused, subprocess.TimeoutExpired) as wrong:

@@ -20,7 +20,7 @@ from channel import Broken, Channel, Refused, encode
 HARD = ("EIO", "ENOSPC", "EDQUOT")
 # What is asked again at once, and so harms nothing.
 SOFT = ("EINTR",)
-# A write that says it wrote nothing, and did not.
+# A write that says it wrote nothing, and did not; a read that says the file ends there.
 SHORT = "SHORT"
 KILL = "KILL"
 WRITES = {"pwrite64": (*HARD, *SOFT, SHORT), "fdatasync": (*HARD, *SOFT)}
@@ -153,11 +153,12 @@ def injection(name, error, n):
     return ["-e", f"inject={name}:{what}:when={n}"]
 
 
-def numbers(every):
+def numbers(every, up_to=EVERY_UP_TO, times=2):
+    """Every number up to one, then each is so many times the last, unless all are asked for."""
     n = 1
     while True:
         yield n
-        n = n + 1 if every or n < EVERY_UP_TO else n * 2
+        n = n + 1 if every or n < up_to else n * times
 
 
 def try_site(place, scene, name, error):
