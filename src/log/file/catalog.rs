@@ -2,6 +2,7 @@
 //! else, so that a log of a newer format is left alone.
 
 use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use crate::log::{FORMAT_VERSION, LogId};
@@ -27,7 +28,28 @@ pub(super) struct Entry {
 }
 
 impl Catalog {
+    /// The segments of a directory. Where it lists no more of them, it is believed only if there
+    /// is no next one: what that has would be missing, and another one would take its name.
     pub(super) fn read(disk: &dyn Disk) -> Result<Self, OpenError> {
+        let mut found = None;
+        loop {
+            let catalog = Self::listed(disk)?;
+            let next = catalog.entries.last().map_or(1, |last| last.number.saturating_add(1));
+            let name = file_name(next);
+            match disk.open(&name) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(catalog),
+                Err(error) => return Err(io_error(&name, error)),
+                // A log in use may have got it since it was listed.
+                Ok(_) if found != Some(next) => found = Some(next),
+                Ok(_) => {
+                    let error = io::Error::other("it is there, and the directory does not list it");
+                    return Err(io_error(&name, error));
+                }
+            }
+        }
+    }
+
+    fn listed(disk: &dyn Disk) -> Result<Self, OpenError> {
         let names = disk.list().map_err(|e| io_error("listing the directory", e))?;
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name)).collect();
         numbers.sort_unstable();

@@ -126,14 +126,8 @@ pub(super) fn unfinished(
     Unfinished::find(disk, &catalog.log_id(), newest).map_err(|error| io_error(COPY_FILE, error))
 }
 
-/// Makes the first segment. A directory that lists no segment is believed only where there is no
-/// first one: a new one would take its name.
+/// Makes the first segment.
 fn create_log(disk: &dyn Disk, options: &Options) -> io::Result<()> {
-    match disk.open(&file_name(1)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-        Ok(_) => return Err(io::Error::other("the directory has a log, and does not list it")),
-    }
     let length = options.first_segment_length();
     // Nobody else needs the disk now, so one sync is enough.
     let file = spare::make(disk, length, length)?;

@@ -89,8 +89,8 @@ fn whichever_read_fails_nothing_is_verified_or_backed_up() {
     }
 }
 
-/// A disk that lists nothing.
-struct Unlisted(SimDisk);
+/// A disk that lists only so many files, in the order of their names.
+struct Unlisted(SimDisk, usize);
 
 impl Disk for Unlisted {
     fn try_lock(&self) -> io::Result<Lock> {
@@ -98,7 +98,7 @@ impl Disk for Unlisted {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(Vec::new())
+        Ok(self.0.list()?.into_iter().take(self.1).collect())
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -123,11 +123,15 @@ impl Disk for Unlisted {
 }
 
 #[test]
-fn a_log_that_is_not_listed_is_not_made_anew() {
+fn what_is_not_listed_is_not_overwritten() {
     let image = sample();
     let disk = SimDisk::of(&image, 0);
-    let opened = try_open(Arc::new(Unlisted(disk.clone())), &options());
-    let error = opened.map(|_| ()).expect_err("there is a log");
-    assert!(matches!(error, OpenError::Io { .. }), "{error}");
-    assert_eq!(disk.image(), image, "nothing was changed");
+    let segments = disk.list().unwrap().iter().filter(|name| name.ends_with(".seg")).count();
+    assert!(segments >= 2);
+    for listed in 0..segments {
+        let opened = try_open(Arc::new(Unlisted(disk.clone(), listed)), &options());
+        let error = opened.map(|_| ()).expect_err("there is more of the log");
+        assert!(matches!(error, OpenError::Io { .. }), "{error}");
+        assert_eq!(disk.image(), image, "nothing was changed");
+    }
 }
