@@ -31,12 +31,19 @@ pub struct BackupArgs {
     to: PathBuf,
 }
 
-/// Makes a data directory from a backup. Verifies all of it; overwrites nothing.
+/// Makes a data directory from a backup. Verifies all of it; overwrites nothing. Prints the
+/// position and the hash that it has.
 #[derive(Debug, clap::Args)]
 pub struct RestoreArgs {
     /// The directory with the backup
     #[arg(long, value_name = "DIR")]
     from: PathBuf,
+
+    /// Leave out what came after this position, and the commands that became durable together with
+    /// the first of that [default: the whole backup]
+    #[arg(long, value_name = "POSITION")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    until: Option<u64>,
 
     /// The directory for the ledger: a new one, or one without files
     #[arg(long, value_name = "DIR", env = "DAYBOOK_DATA_DIR", hide_env_values = true)]
@@ -78,6 +85,7 @@ pub fn restore(args: &RestoreArgs) -> Result<(), CliError> {
     let copied = file::restore(
         &source,
         &target,
+        args.until,
         &mut |done, total| progress.tell(done, total),
         &mut |log_id, block| fold.add(log_id, block).map_err(|wrong| wrong.to_string()),
     );

@@ -55,7 +55,7 @@ pub enum CliError {
     /// The data directory could not be opened.
     #[error("{0}")]
     Open(#[from] crate::log::file::OpenError),
-    /// What is in the directory of a backup belongs to another log.
+    /// What is in the directory of a backup belongs to another log, or is not enough of this one.
     #[error("{0}")]
     OtherLog(crate::log::file::CopyError),
     /// A log cannot be restored over something else.
@@ -75,7 +75,9 @@ impl From<crate::log::file::CopyError> for CliError {
         match error {
             CopyError::Open(error) => error.into(),
             CopyError::Damaged(damage) => damage.into(),
-            CopyError::NoBeginning(_) => Self::OtherLog(error),
+            CopyError::NoBeginning(_) | CopyError::TooShort(_) | CopyError::NoGroup => {
+                Self::OtherLog(error)
+            }
             CopyError::NotEmpty(_) => Self::NotEmpty(error),
         }
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use daybook::proto::{
-    BatchCommand, DepositMoneyRequest, ExecuteBatchRequest, OpenAccountRequest,
+    BatchCommand, DepositMoneyRequest, Event, ExecuteBatchRequest, OpenAccountRequest,
     batch_command::Command as Kind, command_service_client::CommandServiceClient,
 };
 use tokio::{
@@ -172,11 +172,29 @@ async fn backups_under_load_restore_to_the_same_log() {
     let whole = read_log(&mut Reader::new(server.connect().await), 0).await;
     assert!(whole.len() >= log.len());
     assert_eq!(log[..], whole[..log.len()]);
+    let newest_backup = place.path().join(format!("backup-{}", (backups - 1) / ANEW_EVERY));
+    restore_half(&newest_backup, &place.path().join("half"), &log).await;
     println!(
         "P19: backups {backups}, killed {kills}, on top of one with whole segments {kept}, \
         hashes that match {backups}, positions {}",
         newest.0
     );
+}
+
+/// Restores a backup of a log up to the middle of that, and goes on from there.
+async fn restore_half(backup: &Path, to: &Path, whole: &[Event]) {
+    let until = whole.len() / 2;
+    let made = daybook(
+        &["restore", "--until", &until.to_string()],
+        &[("--from", backup), ("--data-dir", to)],
+    );
+    let reached: usize = told(&made, "position").parse().unwrap();
+    assert!(reached <= until && until - reached < CLIENTS * BATCH, "{reached} of {until}");
+    let half = Server::start(to).await;
+    assert_eq!(read_log(&mut Reader::new(half.connect().await), 0).await, whole[..reached]);
+    Load::begin(&half).await.end().await;
+    let log = read_log(&mut Reader::new(half.connect().await), 0).await;
+    assert!(log.len() > reached && log[..reached] == whole[..reached], "it goes on");
 }
 
 /// Intent: a wrong directory is told by the exit code, and nothing happens to what is in it.
@@ -208,6 +226,14 @@ async fn backups_refuse_directories_that_are_not_for_them() {
     assert_eq!(run("backup", &[("--data-dir", "data"), ("--to", "backup")]).0, 0);
     let (code, error) = run("restore", &[("--from", "backup"), ("--data-dir", "data")]);
     assert!(code == 74 && error.contains("not empty"), "{code} {error}");
+    let output = daybook(
+        &["restore", "--until", "1000000"],
+        &[("--from", &path("backup")), ("--data-dir", &path("far"))],
+    );
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("the backup ends at position "), "{error}");
+    assert_eq!(output.status.code(), Some(65));
+    assert_eq!(run("restore", &[("--from", "backup"), ("--data-dir", "far")]).0, 0, "it is empty");
     // A ledger is served from its backup, and goes its own way.
     let other = Server::start(&path("backup")).await;
     let (code, error) = run("backup", &[("--data-dir", "data"), ("--to", "backup")]);

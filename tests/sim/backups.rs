@@ -47,7 +47,8 @@ impl World {
         let copied = copied.expect("nothing is wrong with the disks any more");
         assert_eq!(copied.position, self.model.head);
         let restored = SimDisk::new(self.rng.next());
-        let again = file::restore(&self.backup, &restored, &mut |_, _| (), &mut |_, _| Ok(()));
+        let (backup, told) = (&self.backup, &mut |_, _| ());
+        let again = file::restore(backup, &restored, None, told, &mut |_, _| Ok(()));
         assert_eq!(again.expect("the backup is whole").hash, copied.hash);
         let node = self.start_on(&restored).expect("a restored log can be opened");
         assert_eq!(node.damage, None);

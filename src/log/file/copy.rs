@@ -80,6 +80,12 @@ pub enum CopyError {
     /// The directory for the backup has something that is no beginning of the log.
     #[error("what is in the directory of the backup is no beginning of this log: {0}")]
     NoBeginning(&'static str),
+    /// The backup does not reach as far as it should be restored.
+    #[error("the backup ends at position {0}")]
+    TooShort(u64),
+    /// Its first group of commands goes beyond that.
+    #[error("no group of commands had ended by that position")]
+    NoGroup,
     /// The directory for the restored log is not empty.
     #[error("the directory is not empty: it has {0}")]
     NotEmpty(String),
@@ -99,22 +105,26 @@ pub(super) fn back_up(
     let _target_lock = lock_directory(target)?;
     refuse_half_restored(target)?;
     let catalog = catalog_of(source)?;
-    Copier::new(source, target, &catalog, progress).run(Some(wait))
+    Copier::new(source, target, &catalog, u64::MAX, progress).run(Some(wait))
 }
 
-/// Makes a log from a backup, in a directory that has nothing. `visit` is given all of it at the
-/// end, and may find it wrong.
+/// Makes a log from a backup, in a directory that has nothing; with `until` only from those groups
+/// that had ended by that position. `visit` is given all of it at the end, and may find it wrong.
 ///
 /// # Errors
-/// [`CopyError`]. The target is of no use then.
+/// [`CopyError`]. The target is of no use then, unless it was not begun to be written.
 pub(super) fn restore(
     source: &dyn Disk,
     target: &dyn Disk,
+    until: Option<u64>,
     progress: Progress<'_>,
     visit: Visit<'_>,
 ) -> Result<Copied, CopyError> {
     let _source_lock = lock_directory(source)?;
-    let source_catalog = catalog_at_rest(source)?;
+    let mut source_catalog = catalog_at_rest(source)?;
+    if let Some(until) = until {
+        cut(source, &mut source_catalog, until)?;
+    }
     let names = target.list().map_err(|error| io_error("listing the directory", error))?;
     if let Some(name) = names.into_iter().find(|name| name != LOCK_FILE && name != LOST_AND_FOUND) {
         return Err(CopyError::NotEmpty(name));
@@ -122,7 +132,8 @@ pub(super) fn restore(
     let _target_lock = lock_directory(target)?;
     let marked = target.create(RESTORE_FILE).and_then(|_| target.sync_dir());
     marked.map_err(|error| io_error(RESTORE_FILE, error))?;
-    let copied = Copier::new(source, target, &source_catalog, progress).run(None)?;
+    let until = until.unwrap_or(u64::MAX);
+    let copied = Copier::new(source, target, &source_catalog, until, progress).run(None)?;
     let scanned = scan(target, &Catalog::read(target)?, None, visit, &mut |_, _| ())?;
     if let Tail::Damaged(damage) = scanned.tail {
         return Err(damage.into());
@@ -155,12 +166,40 @@ pub(super) fn catalog_at_rest(disk: &dyn Disk) -> Result<Catalog, OpenError> {
     if unfinished(disk, &catalog)?.is_some() { Err(OpenError::Unfinished) } else { Ok(catalog) }
 }
 
+/// Leaves those segments that have something of the log up to a position. The last of them must
+/// reach it.
+fn cut(disk: &dyn Disk, catalog: &mut Catalog, until: u64) -> Result<(), CopyError> {
+    let log_id = catalog.log_id();
+    let begins_later =
+        |entry: &Entry| entry.header.as_ref().is_ok_and(|header| header.first_position > until);
+    while catalog.entries.len() > 1 && catalog.entries.last().is_some_and(begins_later) {
+        catalog.entries.pop();
+    }
+    let Some(newest) = catalog.entries.last() else { return Err(OpenError::NoLog.into()) };
+    let name = file_name(newest.number);
+    let position = |until| {
+        let alone = Alone { log_id, name: &name, entry: newest, is_last: true, until };
+        let scanned = scan_segment(disk, &alone, &mut |_| ())?;
+        match scanned.tail {
+            Tail::Damaged(damage) => Err(CopyError::Damaged(damage)),
+            Tail::Whole | Tail::Torn(_) => Ok(scanned.joint.position()),
+        }
+    };
+    match (position(u64::MAX)?, position(until)?) {
+        (end, _) if end < until => Err(CopyError::TooShort(end)),
+        (_, 0) => Err(CopyError::NoGroup),
+        (_, _) => Ok(()),
+    }
+}
+
 /// One copy in the making.
 struct Copier<'a> {
     source: &'a dyn Disk,
     target: &'a dyn Disk,
     catalog: &'a Catalog,
     log_id: LogId,
+    /// The last segment is copied up to the first group that goes beyond this position.
+    until: u64,
     progress: Progress<'a>,
     /// How many bytes are copied or kept.
     done: u64,
@@ -171,9 +210,10 @@ impl<'a> Copier<'a> {
         source: &'a dyn Disk,
         target: &'a dyn Disk,
         catalog: &'a Catalog,
+        until: u64,
         progress: Progress<'a>,
     ) -> Self {
-        Self { source, target, catalog, log_id: catalog.log_id(), progress, done: 0 }
+        Self { source, target, catalog, log_id: catalog.log_id(), until, progress, done: 0 }
     }
 
     /// Copies what there is. `wait` is for a log that may be in use; one without is locked already.
@@ -226,7 +266,8 @@ impl<'a> Copier<'a> {
             }
         }
         let name = file_name(newest.number);
-        let alone = Alone { log_id: self.log_id, name: &name, entry: newest, is_last: true };
+        let (log_id, until) = (self.log_id, u64::MAX);
+        let alone = Alone { log_id, name: &name, entry: newest, is_last: true, until };
         let scanned = scan_segment(self.target, &alone, &mut |_| ())?;
         if !matches!(scanned.tail, Tail::Whole) {
             return Err(CopyError::NoBeginning("its newest segment is damaged"));
@@ -279,7 +320,8 @@ impl<'a> Copier<'a> {
         mut wait: Option<&mut (dyn FnMut() + '_)>,
     ) -> Result<u64, CopyError> {
         let (name, mut first_wanted, mut damaged_at) = (file_name(entry.number), None, None);
-        let alone = Alone { log_id: self.log_id, name: &name, entry, is_last: true };
+        let (log_id, until) = (self.log_id, self.until);
+        let alone = Alone { log_id, name: &name, entry, is_last: true, until };
         let mut looks = 0_usize;
         loop {
             let scanned = scan_segment(self.source, &alone, &mut |_| ())?;
@@ -320,7 +362,8 @@ impl<'a> Copier<'a> {
         };
         write().map_err(|error| io_error(&name, error))?;
         let draft = Entry::read_file(self.target, SPARE_FILE, number)?;
-        let alone = Alone { log_id: self.log_id, name: SPARE_FILE, entry: &draft, is_last };
+        let (log_id, until) = (self.log_id, u64::MAX);
+        let alone = Alone { log_id, name: SPARE_FILE, entry: &draft, is_last, until };
         let scanned = scan_segment(self.target, &alone, &mut |_| ())?;
         match &scanned.tail {
             Tail::Damaged(damage) => {

@@ -257,6 +257,7 @@ pub fn back_up(
 }
 
 /// Makes a log from a backup, or from another log that nobody uses, in a directory without files.
+/// With `until` it has only those groups that had ended by that position.
 ///
 /// `progress` is told how many bytes are done and how many there are; `visit` is given the whole
 /// of the restored log, and may find it wrong. Everything is durable when this returns.
@@ -266,10 +267,11 @@ pub fn back_up(
 pub fn restore(
     source: &dyn Disk,
     target: &dyn Disk,
+    until: Option<u64>,
     progress: &mut dyn FnMut(u64, u64),
     visit: &mut Visitor<'_>,
 ) -> Result<Copied, CopyError> {
-    copy::restore(source, target, progress, visit)
+    copy::restore(source, target, until, progress, visit)
 }
 
 fn lock_directory(disk: &dyn Disk) -> Result<Box<dyn Send + Sync>, OpenError> {

@@ -135,7 +135,8 @@ pub(super) fn scan(
     let scanned = Scanned::new(log_id, joint, from.map(|from| from.mark.place));
     let bytes = (0, catalog.byte_count());
     let (window, pending) = (Window::new(), Vec::new());
-    let mut scan = Scanner { disk, visit, progress, bytes, window, pending, scanned };
+    let until = u64::MAX;
+    let mut scan = Scanner { disk, visit, progress, bytes, window, pending, until, scanned };
     let mut expected = 1_u64;
     for (index, entry) in catalog.entries.iter().enumerate() {
         let is_last = index.saturating_add(1) == catalog.entries.len();
@@ -161,6 +162,8 @@ pub(super) struct Alone<'a> {
     pub(super) entry: &'a Entry,
     /// Whether the log may end in it.
     pub(super) is_last: bool,
+    /// The first group that goes beyond this position is not read, nor what comes after it.
+    pub(super) until: u64,
 }
 
 /// Reads one segment, as if what its header says were true of those before. `pace` is told how
@@ -170,7 +173,7 @@ pub(super) fn scan_segment(
     alone: &Alone<'_>,
     pace: &mut dyn FnMut(u64),
 ) -> Result<Scanned, OpenError> {
-    let Alone { log_id, name, entry, is_last } = *alone;
+    let Alone { log_id, name, entry, is_last, until } = *alone;
     let told = entry.header.as_ref().ok();
     let joint = Joint {
         next_position: told.map_or(1, |header| header.first_position),
@@ -183,6 +186,7 @@ pub(super) fn scan_segment(
         bytes: (0, entry.length),
         window: Window::new(),
         pending: Vec::new(),
+        until,
         scanned: Scanned::new(log_id, joint, None),
     };
     if let Some(damage) = scan.read_segment(name.to_owned(), entry.number, entry, is_last)? {
@@ -200,6 +204,7 @@ struct Scanner<'a> {
     window: Window,
     /// The blocks of the group that is being read: nothing of it counts before its last frame.
     pending: Vec<Placed>,
+    until: u64,
     scanned: Scanned,
 }
 
@@ -306,6 +311,7 @@ impl Scanner<'_> {
         loop {
             let start = self.scanned.end.offset;
             match self.read_group(tie, start).map_err(|error| io_error(name, error))? {
+                Found::Group { .. } if self.is_beyond() => return Ok(None),
                 Found::Group { kind, next_offset } => {
                     if let Some(damage) = self.take_group(name) {
                         return Ok(Some(damage));
@@ -356,6 +362,11 @@ impl Scanner<'_> {
             }
             offset = next_offset;
         }
+    }
+
+    /// Whether the pending blocks go beyond what is to be read.
+    fn is_beyond(&self) -> bool {
+        self.pending.last().is_some_and(|last| last.block.last_position() > self.until)
     }
 
     /// Takes the pending blocks as read. A block that the visitor finds wrong is damage, and the

@@ -44,7 +44,7 @@ impl Scrubber {
         let entry = Entry::read(&*self.disk, number)?;
         let after = Entry::read(&*self.disk, number.saturating_add(1))?;
         let (log_id, name) = (self.shared.id(), file_name(number));
-        let alone = Alone { log_id, name: &name, entry: &entry, is_last: false };
+        let alone = Alone { log_id, name: &name, entry: &entry, is_last: false, until: u64::MAX };
         let scanned = scan_segment(&*self.disk, &alone, pace)?;
         let joint = scanned.joint;
         let continues = after.header.is_ok_and(|header| {

@@ -68,7 +68,7 @@ fn scanned(name: &str, bytes: &[u8], is_last: bool) -> Option<Scanned> {
     let disk = SimDisk::of(&image, 0);
     let entry = Entry::read(&disk, number_of(name).unwrap()).unwrap();
     let log_id = crate::log::conformance::LOG_ID;
-    let alone = Alone { log_id, name, entry: &entry, is_last };
+    let alone = Alone { log_id, name, entry: &entry, is_last, until: u64::MAX };
     // A version that is not known is refused before anything is read.
     scan_segment(&disk, &alone, &mut |_| ()).ok()
 }

@@ -14,7 +14,16 @@ fn back_up(source: &SimDisk, target: &SimDisk) -> Result<Copied, CopyError> {
 }
 
 fn restore(source: &SimDisk, target: &SimDisk) -> Result<Copied, CopyError> {
-    file::restore(source, target, &mut |done, all| assert!(done <= all), &mut |_, _| Ok(()))
+    restore_until(source, target, None)
+}
+
+fn restore_until(
+    source: &SimDisk,
+    target: &SimDisk,
+    until: Option<u64>,
+) -> Result<Copied, CopyError> {
+    let mut told = |done, all| assert!(done <= all);
+    file::restore(source, target, until, &mut told, &mut |_, _| Ok(()))
 }
 
 /// The sample, closed in order, and a backup of it.
@@ -65,6 +74,46 @@ fn a_backup_has_all_of_a_log_that_nobody_uses() {
     assert!(log(&source) == log(&restored));
     append(&restored, 1);
     assert_eq!(verify(&restored).unwrap().head.position, ours.head.position + 1);
+}
+
+/// As it is of a ledger that was found to be wrong from some position on: all that had ended by
+/// then is there, whatever the segments, and it goes on from there.
+#[test]
+fn a_log_is_restored_as_far_as_wanted() {
+    let disk = SimDisk::new(1);
+    let mut log = try_open(disk.shared(), &tiny()).unwrap();
+    let mut ends = Vec::new();
+    for index in 0..40 {
+        let records = [(2 + index % 3, 64); 2];
+        log.append(if index % 2 == 0 { &records } else { &records[..1] }).unwrap();
+        let head = log.reader.head();
+        ends.push((head.position, head.hash));
+    }
+    log.close().unwrap();
+    drop(log);
+    assert!(segments(&disk.image()).len() > 4, "some of them end where a segment does");
+    let (first, last) = (ends[0].0, ends[ends.len() - 1].0);
+    let backup = SimDisk::new(3);
+    assert_eq!(back_up(&disk, &backup).unwrap().position, ends[ends.len() - 1].0);
+    for until in first..=last {
+        let restored = SimDisk::new(2);
+        let copied = restore_until(&disk, &restored, Some(until)).unwrap();
+        let expected = *ends.iter().rfind(|(position, _)| *position <= until).unwrap();
+        assert_eq!((end(&copied), end_of(&restored)), (expected, expected), "until {until}");
+        append(&restored, 3);
+        assert_eq!(end_of(&restored).0, expected.0 + 3);
+        let other = back_up(&restored, &backup).err();
+        let is_refused = matches!(other, Some(CopyError::NoBeginning(_)));
+        assert_eq!(is_refused, expected.0 < last, "until {until}: {other:?}");
+    }
+    let refused = |until| {
+        let restored = SimDisk::new(2);
+        let error = restore_until(&disk, &restored, Some(until)).unwrap_err();
+        assert!(restored.image().is_empty(), "nothing was begun");
+        error
+    };
+    assert!(matches!(refused(last + 1), CopyError::TooShort(end) if end == last));
+    assert!(matches!(refused(first - 1), CopyError::NoGroup));
 }
 
 #[test]

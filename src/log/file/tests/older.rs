@@ -223,7 +223,7 @@ fn backups_go_on_over_the_change_of_version() {
     let restore = || {
         let restored = SimDisk::new(3);
         let visit: &mut file::Visitor<'_> = &mut |_, _| Ok(());
-        let copied = file::restore(&target, &restored, &mut |_, _| (), visit).unwrap();
+        let copied = file::restore(&target, &restored, None, &mut |_, _| (), visit).unwrap();
         assert_eq!(copied.hash, verify(&source).unwrap().head.hash);
         restored
     };
