@@ -28,7 +28,7 @@ use super::{
     committer::{self, Committer, Outlets, Settled, StoreStatus},
     doorbell::Doorbell,
     figures::Figures,
-    stage::{Answer, Detail, Failure, Stage, Submission},
+    stage::{Answer, Detail, Failure, Stage, Submission, places},
     state::State,
     writer::{Input, SMALL_COMMANDS_MAX, Writer},
 };
@@ -58,6 +58,7 @@ pub struct EventStore {
     doorbell: Arc<Doorbell>,
     permits: Arc<Semaphore>,
     status: watch::Receiver<StoreStatus>,
+    stopping: Arc<AtomicBool>,
     figures: Arc<Figures>,
 }
 
@@ -97,8 +98,8 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
     figures.decided.set(*durable.borrow());
     let Some(mut log) = log else {
         let (_, status) = watch::channel(StoreStatus::Damaged);
-        let doorbell = Arc::default();
-        return Ok((EventStore { mailbox, doorbell, permits, status, figures }, None));
+        let (doorbell, stopping) = (Arc::default(), Arc::default());
+        return Ok((EventStore { mailbox, doorbell, permits, status, stopping, figures }, None));
     };
     let has_room = log.has_room();
     let (status_sender, status) = watch::channel(StoreStatus::of_room(has_room));
@@ -133,11 +134,12 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
     let stopper = Stopper {
         mailbox: mailbox.clone(),
         doorbell: Arc::clone(&doorbell),
-        stopping,
+        stopping: Arc::clone(&stopping),
         writer,
         syncer,
     };
-    Ok((EventStore { mailbox, doorbell, permits, status, figures }, Some(stopper)))
+    let store = EventStore { mailbox, doorbell, permits, status, stopping, figures };
+    Ok((store, Some(stopper)))
 }
 
 /// A thread that panics has found a defect: nothing may be acknowledged after it.
@@ -147,6 +149,8 @@ impl Drop for LatchOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.status.send_replace(StoreStatus::Latched);
+            // For the writer, which waits for the syncer.
+            self.0.wake_writer(true);
         }
     }
 }
@@ -183,24 +187,38 @@ impl EventStore {
         commands: Vec<Command>,
         detail: Detail,
     ) -> Result<Answer, Failure> {
+        self.execute_from(i64::MIN, principal, commands, detail).await
+    }
+
+    async fn execute_from(
+        &self,
+        not_before_micros: i64,
+        principal: Option<Principal>,
+        commands: Vec<Command>,
+        detail: Detail,
+    ) -> Result<Answer, Failure> {
         let permits = self.permits.try_acquire_many(weight(&commands));
         let permits = permits.map_err(|error| match error {
             TryAcquireError::NoPermits => Failure::Overloaded,
             TryAcquireError::Closed => Failure::Stopping,
         })?;
         permits.forget();
-        self.submit(principal, commands, detail)?.await.unwrap_or_else(|_| Err(self.failure()))
+        let answer = self.submit(not_before_micros, principal, commands, detail)?;
+        answer.await.unwrap_or_else(|_| Err(self.failure()))
     }
 
-    /// Waits until all that was recorded before now is durable. What is recorded later has a time
-    /// that is not before now.
+    /// Waits until nothing can be recorded with a time up to `time_micros` any more, which must not
+    /// be later than the clock and the newest event.
     ///
     /// # Errors
-    /// [`Failure`] when that may still change.
-    pub async fn settle(&self) -> Result<(), Failure> {
-        match self.execute(None, Vec::new(), Detail::Exceptions).await {
-            Ok(_) | Err(Failure::Latched | Failure::Damaged | Failure::Stopping) => Ok(()),
-            Err(failure @ (Failure::Overloaded | Failure::NoRoom)) => Err(failure),
+    /// [`Failure`] when that may still change: of a log that has failed, a restart may show more.
+    pub async fn settle(&self, time_micros: i64) -> Result<(), Failure> {
+        let after = time_micros.saturating_add(1);
+        match self.execute_from(after, None, Vec::new(), Detail::Exceptions).await {
+            Ok(_) | Err(Failure::Damaged | Failure::Stopping) => Ok(()),
+            Err(failure @ (Failure::Latched | Failure::Overloaded | Failure::NoRoom)) => {
+                Err(failure)
+            }
         }
     }
 
@@ -217,7 +235,7 @@ impl EventStore {
     ) -> Result<impl Future<Output = Result<Answer, Failure>> + use<>, Failure> {
         let permits = self.permits.acquire_many(weight(&commands)).await;
         permits.map_err(|_| Failure::Stopping)?.forget();
-        let answer = self.submit(principal, commands, detail)?;
+        let answer = self.submit(i64::MIN, principal, commands, detail)?;
         let store = self.clone();
         Ok(async move { answer.await.unwrap_or_else(|_| Err(store.failure())) })
     }
@@ -230,14 +248,15 @@ impl EventStore {
 
     fn submit(
         &self,
+        not_before_micros: i64,
         principal: Option<Principal>,
         commands: Vec<Command>,
         detail: Detail,
     ) -> Result<oneshot::Receiver<Result<Answer, Failure>>, Failure> {
         let (reply, answer) = oneshot::channel();
         let count = commands.len();
-        let input = Input::Commands(Submission { principal, commands, detail, reply });
-        match self.mailbox.try_send(input) {
+        let submission = Submission { principal, commands, not_before_micros, detail, reply };
+        match self.mailbox.try_send(Input::Commands(submission)) {
             Ok(()) => {
                 self.doorbell.ring_for(count);
                 Ok(answer)
@@ -249,8 +268,12 @@ impl EventStore {
     /// Why a submission got no answer.
     fn failure(&self) -> Failure {
         match *self.status.borrow() {
-            StoreStatus::Serving | StoreStatus::NoRoom | StoreStatus::Stopped => Failure::Stopping,
-            StoreStatus::Latched => Failure::Latched,
+            StoreStatus::Stopped => Failure::Stopping,
+            StoreStatus::Serving | StoreStatus::NoRoom if self.stopping.load(Ordering::Acquire) => {
+                Failure::Stopping
+            }
+            // A defect has ended the writer, and is about to latch the store.
+            StoreStatus::Serving | StoreStatus::NoRoom | StoreStatus::Latched => Failure::Latched,
             StoreStatus::Damaged => Failure::Damaged,
         }
     }
@@ -275,7 +298,7 @@ impl EventStore {
 }
 
 fn weight(commands: &[Command]) -> u32 {
-    u32::try_from(commands.len()).unwrap_or(u32::MAX)
+    u32::try_from(places(commands)).unwrap_or(u32::MAX)
 }
 
 impl Stopper {
@@ -303,7 +326,7 @@ fn write(
 ) {
     while !writer.is_done() {
         if writer.is_waiting()
-            && let Some(input) = wait(&mut inputs, &outlets.doorbell, writer.is_syncing())
+            && let Some(input) = wait(&mut inputs, outlets, writer.is_syncing())
         {
             writer.take(input);
         }
@@ -324,8 +347,10 @@ fn write(
     writer.refuse_all(Failure::Stopping);
 }
 
-/// What comes in next, if something does before the bell rings.
-fn wait(inputs: &mut mpsc::Receiver<Input>, bell: &Doorbell, is_syncing: bool) -> Option<Input> {
+/// What comes in next, if something does before the bell rings. What trickles in during a sync can
+/// wait; not while the group waits for room.
+fn wait(inputs: &mut mpsc::Receiver<Input>, outlets: &Outlets, is_syncing: bool) -> Option<Input> {
+    let can_wait = is_syncing && outlets.has_room.load(Ordering::Acquire);
     let here = inputs.try_recv().ok();
-    here.or_else(|| bell.sleep(is_syncing, || inputs.try_recv().ok()))
+    here.or_else(|| outlets.doorbell.sleep(can_wait, || inputs.try_recv().ok()))
 }

@@ -17,7 +17,7 @@ use tracing::{error, warn};
 use super::{
     doorbell::Doorbell,
     figures::{self, Figures},
-    stage::{Answer, Failure, Pending, Stage},
+    stage::{Answer, Failure, Pending, Stage, places},
     writer::Input,
 };
 use crate::log::{AppendError, LogWriter};
@@ -113,6 +113,8 @@ impl Committer {
                 return self.finish(stage, Err(Failure::Stopping));
             }
             self.outlets.tell_room(false);
+            // The writer is to refuse what comes, however little.
+            self.outlets.doorbell.ring();
             thread::sleep(ROOM_RETRY);
         }
     }
@@ -226,9 +228,10 @@ pub(crate) fn run(committer: &Committer, groups: &Receiver<Stage>) {
 impl Outlets {
     /// Lets the answers of a group out, and its places in the mailbox go.
     pub(crate) fn answer(&self, pending: Vec<Pending>, result: Result<u64, Failure>) {
-        let freed: usize = pending.iter().map(|pending| pending.commands.len()).sum();
-        if result.is_ok() && freed > 0 {
-            self.figures.group_commands.record(u64::try_from(freed).unwrap_or(u64::MAX));
+        let freed = pending.iter().map(|pending| places(&pending.commands)).sum();
+        let commands: usize = pending.iter().map(|pending| pending.commands.len()).sum();
+        if result.is_ok() && commands > 0 {
+            self.figures.group_commands.record(u64::try_from(commands).unwrap_or(u64::MAX));
         }
         let replies = pending.into_iter().map(|Pending { commands, outcomes, reply }| {
             (reply, result.map(|position| Answer { position, commands, outcomes }))
@@ -238,7 +241,8 @@ impl Outlets {
         self.permits.add_permits(freed);
     }
 
-    fn wake_writer(&self, latched: bool) {
+    /// Says that no group is on its way any more.
+    pub(crate) fn wake_writer(&self, latched: bool) {
         if let Some(mailbox) = self.mailbox.upgrade() {
             let _only_when_the_writer_is_gone = mailbox.try_send(Input::Synced { latched });
             self.doorbell.ring();

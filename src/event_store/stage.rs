@@ -78,8 +78,16 @@ pub(crate) struct Submission {
     /// Who gave them, as the server knows its callers.
     pub(crate) principal: Option<Principal>,
     pub(crate) commands: Vec<Command>,
+    /// Nothing that is recorded from these on has an earlier time.
+    pub(crate) not_before_micros: i64,
     pub(crate) detail: Detail,
     pub(crate) reply: oneshot::Sender<Result<Answer, Failure>>,
+}
+
+/// How many places of the mailbox a submission takes: one for each command, and one for a question
+/// without any, so that nothing else can fill the mailbox up.
+pub(crate) fn places(commands: &[Command]) -> usize {
+    commands.len().max(1)
 }
 
 /// An answer that waits for durability, and the mailbox places that its commands hold till then.
@@ -123,8 +131,8 @@ impl Stage {
     /// Decides all commands of a submission, in order, into this group. Refusals wait for the
     /// group as well, because they may rest on what it records.
     pub(crate) fn decide(&mut self, state: &mut State, submission: Submission, now_micros: i64) {
-        let Submission { principal, commands, detail, reply } = submission;
-        state.observe_time(now_micros);
+        let Submission { principal, commands, not_before_micros, detail, reply } = submission;
+        state.observe_time(now_micros.max(not_before_micros));
         let mut outcomes = Vec::new();
         let mut index = 0_usize;
         for few in commands.chunks(WARM_COMMANDS) {

@@ -59,7 +59,10 @@ impl Window {
         while let Some((position, request_id)) = self.oldest_first.front()
             && position.saturating_add(self.span) <= head
         {
-            self.positions.remove(request_id);
+            // It may have been used again since, in a time when fewer were remembered.
+            if self.positions.get(request_id) == Some(position) {
+                self.positions.remove(request_id);
+            }
             self.oldest_first.pop_front();
         }
     }

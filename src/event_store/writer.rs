@@ -96,7 +96,7 @@ impl Writer {
         if self.latched {
             self.refuse_all(Failure::Latched);
         } else if !self.committer.outlets().has_room.load(Ordering::Acquire) {
-            self.refuse_backlog(Failure::NoRoom);
+            self.refuse_for_room();
         }
         self.decide();
         self.next_group()
@@ -142,6 +142,16 @@ impl Writer {
             self.committer.outlets().answer(stage.pending, Err(failure));
         }
         self.refuse_backlog(failure);
+    }
+
+    /// Refuses what needs room. Who only waits for what is under way does not, if that is nothing.
+    fn refuse_for_room(&mut self) {
+        let nothing_waits = !self.syncing && self.stage.group.is_empty();
+        let needs_none = |it: &Submission| nothing_waits && it.commands.is_empty();
+        let (kept, refused) = self.backlog.drain(..).partition(needs_none);
+        self.backlog = refused;
+        self.refuse_backlog(Failure::NoRoom);
+        self.backlog = kept;
     }
 
     fn refuse_backlog(&mut self, failure: Failure) {

@@ -56,12 +56,15 @@ impl Queries {
         Ok((view, books.position()))
     }
 
-    /// That a time has passed.
+    /// That a time has passed: by the clock, which may have been set back since, or because
+    /// something was recorded then.
     fn expect_past(&self, time_micros: i64) -> Result<(), Status> {
-        if time_micros < self.clock.now_micros() {
+        let reads = self.reads.get()?;
+        let is_past = time_micros < self.clock.now_micros();
+        if is_past || time_micros <= reads.views.books().time_micros() {
             return Ok(());
         }
-        let head = *self.reads.get()?.durable.borrow();
+        let head = *reads.durable.borrow();
         Err(status::beyond_head("as_of_time", head))
     }
 

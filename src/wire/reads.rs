@@ -68,13 +68,14 @@ impl Reads {
     }
 
     /// Waits until nothing can be recorded with a time up to `time_micros` any more, which must
-    /// lie in the past. What was recorded before the newest event that is shown is settled
-    /// already; for a later time the writer has to finish what it has begun.
+    /// not be later than the clock and the newest event. What was recorded before the newest event
+    /// that is shown is settled already; for a later time the writer has to finish what it has
+    /// begun.
     pub(super) async fn settle(&self, time_micros: i64) -> Result<(), Status> {
         if time_micros < self.views.books().time_micros() {
             return Ok(());
         }
-        self.store.settle().await.map_err(status::failed)
+        self.store.settle(time_micros).await.map_err(status::failed)
     }
 
     /// Waits until the views show all that was durable when the call came in, and `min_position`

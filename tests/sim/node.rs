@@ -141,7 +141,8 @@ impl Node {
         let Some(store) = &mut self.store else { return };
         let (reply, answer) = oneshot::channel();
         let Given { principal, commands } = given.clone();
-        let submission = Submission { principal, commands, detail: Detail::All, reply };
+        let (not_before_micros, detail) = (i64::MIN, Detail::All);
+        let submission = Submission { principal, commands, not_before_micros, detail, reply };
         store.writer.take(Input::Commands(submission));
         store.waiting.push_back(Waiting { given, answer });
     }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
 use super::*;
@@ -13,6 +14,11 @@ use crate::{
     log::{AppendError, Group, Head, LogWriter},
     ops::ManualClock,
 };
+
+/// How long anything here may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A group of so many commands finds a defect of the log.
+const DEFECT_RECORDS: usize = 777;
 
 /// A log that does what the test says: each append waits for the test's word.
 struct ObedientLog {
@@ -24,7 +30,9 @@ struct ObedientLog {
 
 impl LogWriter for ObedientLog {
     fn append(&mut self, group: &Group) -> Result<Head, AppendError> {
-        self.appended.lock().unwrap().push(group.records().count());
+        let records = group.records().count();
+        self.appended.lock().unwrap().push(records);
+        assert_ne!(records, DEFECT_RECORDS, "a defect");
         self.words.recv().unwrap_or(Err(AppendError::Latched))?;
         self.position = group.next_position() - 1;
         Ok(Head { position: self.position, hash: [0; 32], bytes: 0 })
@@ -347,10 +355,99 @@ fn in_one_group_each_command_names_its_own_caller() {
     for (number, name) in (1..).zip(callers) {
         let (reply, _) = tokio::sync::oneshot::channel();
         let (principal, commands) = (name.map(principal), vec![open(number, 1)]);
-        let submission = Submission { principal, commands, detail: Detail::Exceptions, reply };
+        let (not_before_micros, detail) = (i64::MIN, Detail::Exceptions);
+        let submission = Submission { principal, commands, not_before_micros, detail, reply };
         stage.decide(&mut accounts, submission, TIME);
     }
     let entries = (1..).zip(stage.group.records());
     let named = entries.map(|(at, (_, bytes))| codec().decode(&record(at, bytes)).unwrap());
     assert!(named.map(|entry| entry.principal).eq(callers.map(|name| name.map(principal))));
+}
+
+/// Those who ask what is settled fill no place of another: the writer hears of its sync, and goes
+/// on.
+#[tokio::test]
+async fn any_number_of_questions_are_bounded_as_commands_are() {
+    let bench = bench();
+    let first = bench.submit((0..300).map(|number| open(number, 0)).collect());
+    bench.appended(1).await;
+    let answers = (0..70_000).map(|_| bench.store.settle(TIME).now_or_never());
+    let refused: Vec<_> = answers.flatten().collect();
+    assert!(refused.len() > 1_000, "{} are told", refused.len());
+    let is_refusal = |answer: &Result<(), Failure>| *answer == Err(Failure::Overloaded);
+    assert!(refused.iter().all(is_refusal), "the first group is not durable");
+    for _ in 0..3 {
+        bench.say.send(Ok(())).unwrap();
+    }
+    assert_eq!(first.await.unwrap().unwrap().position, 300);
+    let opened = || async {
+        loop {
+            match bench.submit(vec![open(1_000, 0)]).await.unwrap() {
+                Err(Failure::Overloaded) => tokio::time::sleep(Duration::from_millis(1)).await,
+                answer => break answer,
+            }
+        }
+    };
+    let later = tokio::time::timeout(PATIENCE, opened()).await.expect("the store goes on");
+    assert_eq!(later.unwrap().position, 301);
+    assert_eq!(bench.store.waiting(), 0);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_single_command_is_refused_while_a_group_waits_for_room() {
+    let bench = bench();
+    let _waiting = bench.submit(vec![open(1, 0)]);
+    *bench.has_room.lock().unwrap() = false;
+    for _ in 0..20 {
+        bench.say.send(Err(AppendError::Full)).unwrap();
+    }
+    bench.store.status().wait_for(|status| *status == StoreStatus::NoRoom).await.unwrap();
+    let refused = tokio::time::timeout(PATIENCE, bench.submit(vec![open(2, 0)])).await;
+    assert_eq!(refused.expect("it is told").unwrap().unwrap_err(), Failure::NoRoom);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_durable_is_settled_without_room() {
+    let bench = bench_with_room(false);
+    assert_eq!(bench.store.settle(TIME).await, Ok(()));
+    let refused = bench.submit(vec![open(1, 0)]).await.unwrap();
+    assert_eq!(refused.unwrap_err(), Failure::NoRoom);
+    bench.stop().await;
+}
+
+/// A group whose sync has failed may be there after the restart.
+#[tokio::test]
+async fn nothing_is_settled_once_the_log_has_failed() {
+    let bench = bench();
+    let failing = bench.submit(vec![open(1, 10)]);
+    bench.appended(1).await;
+    bench.say.send(Err(AppendError::Failed(io::Error::other("EIO")))).unwrap();
+    assert_eq!(failing.await.unwrap().unwrap_err(), Failure::Latched);
+    assert_eq!(bench.store.settle(TIME).await, Err(Failure::Latched));
+    bench.stop().await;
+}
+
+/// The clock was set back between a question and the next command.
+#[tokio::test]
+async fn nothing_is_recorded_at_a_time_that_is_settled() {
+    let bench = bench();
+    bench.store.settle(TIME + 5).await.unwrap();
+    bench.say.send(Ok(())).unwrap();
+    let answer = bench.submit(vec![open(1, 10)]).await.unwrap().unwrap();
+    let [(0, Outcome::Recorded(entry))] = &answer.outcomes[..] else { panic!("{answer:?}") };
+    assert_eq!(entry.time_micros, TIME + 6);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_syncer_that_panics_lets_nobody_wait() {
+    let bench = bench();
+    let commands = (0..DEFECT_RECORDS).map(|number| open(u128::try_from(number).unwrap(), 0));
+    let failing = bench.submit(commands.collect());
+    assert_eq!(failing.await.unwrap().unwrap_err(), Failure::Latched, "nobody knows what is there");
+    let later = tokio::time::timeout(PATIENCE, bench.submit(vec![open(1_000, 0)])).await;
+    assert_eq!(later.expect("it is told").unwrap().unwrap_err(), Failure::Latched);
+    tokio::time::timeout(PATIENCE, bench.stop()).await.expect("it ends");
 }

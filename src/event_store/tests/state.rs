@@ -145,3 +145,27 @@ fn only_the_same_command_is_answered_by_an_entry() {
         assert!(!entry.answers(&other), "{other:?}");
     }
 }
+
+/// A request id that was used again after it had been forgotten, where more is remembered now.
+#[test]
+fn a_larger_window_remembers_the_newer_of_two_uses() {
+    let mut live = state();
+    let mut recorded = Vec::new();
+    let mut go_on = |command: &Command| {
+        let Decided::Accepted(entry) = decide(&mut live, command, TIME) else { panic!() };
+        recorded.push(entry);
+    };
+    let mut repeated = deposit(1, 5);
+    repeated.request_id = request(1);
+    go_on(&open(1, 0));
+    go_on(&repeated);
+    (0..1_500).for_each(|_| go_on(&deposit(1, 1)));
+    go_on(&repeated);
+    (0..600).for_each(|_| go_on(&deposit(1, 1)));
+    let mut larger = State::new(codec(), 2_000);
+    for entry in &recorded {
+        larger.replay(entry).unwrap();
+    }
+    let again = decide(&mut larger, &repeated, TIME);
+    assert!(matches!(again, Decided::Replayed { position: 1_503 }), "carried out twice: {again:?}");
+}
