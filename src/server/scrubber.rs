@@ -74,7 +74,8 @@ pub(super) fn run(
         if stop.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
             return;
         }
-        if begun.elapsed() >= PASS_INTERVAL {
+        // A pass over a large log may take longer than that, and has to end.
+        if !found_one && begun.elapsed() >= PASS_INTERVAL {
             scrubber.restart();
             begun = Instant::now();
         }

@@ -7,7 +7,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Error, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -300,19 +300,24 @@ fn tell_holder(file: &mut File) -> io::Result<()> {
     file.write_all(format!("pid {}\n", std::process::id()).as_bytes())
 }
 
-/// Makes a directory and those above it that are missing, and makes each entry durable.
+/// Makes a directory and those above it that are missing, and makes the entries of all of them
+/// durable: an earlier start may have made some, and ended before it came to that.
 fn create_directory(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
+    DirBuilder::new().mode(0o700).recursive(true).create(path)?;
+    let path = path.canonicalize()?;
+    let device = path.metadata()?.dev();
+    // An entry of another file system is no entry of ours.
+    for parent in path.ancestors().skip(1) {
+        if parent.metadata()?.dev() != device {
+            break;
+        }
+        match File::open(parent).and_then(|parent| parent.sync_all()) {
+            // Who may not read it has made nothing in it.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
     }
-    let parent = match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => return Err(ErrorKind::NotFound.into()),
-    };
-    create_directory(parent)?;
-    DirBuilder::new().mode(0o700).create(path)?;
-    File::open(parent)?.sync_all()
+    Ok(())
 }
 
 /// The same error, with the name of what it happened to.

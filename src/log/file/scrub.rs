@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::log::Damage;
 
 use super::OpenError;
-use super::catalog::Entry;
+use super::catalog::{Entry, open_file};
 use super::disk::Disk;
 use super::reader::Shared;
 use super::scan::{Alone, Tail, scan_segment};
@@ -41,6 +41,8 @@ impl Scrubber {
             return Ok(false);
         }
         let number = self.next;
+        // Not what the kernel remembers: what is on the medium.
+        open_file(&*self.disk, &file_name(number))?.forget(0);
         let entry = Entry::read(&*self.disk, number)?;
         let after = Entry::read(&*self.disk, number.saturating_add(1))?;
         let (log_id, name) = (self.shared.id(), file_name(number));
