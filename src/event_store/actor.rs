@@ -211,14 +211,18 @@ impl EventStore {
     /// be later than the clock and the newest event.
     ///
     /// # Errors
-    /// [`Failure`] when that may still change: of a log that has failed, a restart may show more.
+    /// [`Failure`] when that may still change, or is unknown: of a log that has failed, a restart
+    /// may show more, and of one that is damaged, a backup.
     pub async fn settle(&self, time_micros: i64) -> Result<(), Failure> {
         let after = time_micros.saturating_add(1);
         match self.execute_from(after, None, Vec::new(), Detail::Exceptions).await {
-            Ok(_) | Err(Failure::Damaged | Failure::Stopping) => Ok(()),
-            Err(failure @ (Failure::Latched | Failure::Overloaded | Failure::NoRoom)) => {
-                Err(failure)
-            }
+            Ok(_) | Err(Failure::Stopping) => Ok(()),
+            Err(
+                failure @ (Failure::Latched
+                | Failure::Damaged
+                | Failure::Overloaded
+                | Failure::NoRoom),
+            ) => Err(failure),
         }
     }
 
@@ -288,6 +292,12 @@ impl EventStore {
     #[must_use]
     pub fn figures(&self) -> &Arc<Figures> {
         &self.figures
+    }
+
+    /// Whether the log was found damaged when it was opened: what lies behind that is unknown.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        *self.status.borrow() == StoreStatus::Damaged
     }
 
     /// Whether commands can be carried out, as it changes.

@@ -105,7 +105,7 @@ pub struct Damage {
 pub struct Scrubbed {
     /// Every byte up to this position was read and verified at least once.
     pub position: u64,
-    /// The first damage that was found since.
+    /// The first damage that was found, by the start or since.
     pub damage: Option<Damage>,
 }
 

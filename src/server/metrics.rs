@@ -308,7 +308,7 @@ impl Sources {
         )?;
         page.gauge(
             "daybook_scrub_damage",
-            "1 once damage was found while the log was in use",
+            "1 once damage was found in the log",
             &u64::from(scrubbed.damage.is_some()),
         )?;
         page.counter(

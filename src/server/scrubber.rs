@@ -41,7 +41,9 @@ pub(super) fn run(
     (clock, figures): (&dyn Clock, &ScrubFigures),
     stop: &Receiver<()>,
 ) {
-    let (mut begun, mut is_failing, mut is_told) = (Instant::now(), false, false);
+    // What a start has found, it has told.
+    let mut is_told = log.scrubbed().damage.is_some();
+    let (mut begun, mut is_failing) = (Instant::now(), false);
     loop {
         let mut paused_at = 0;
         let mut pace = |done: u64| {

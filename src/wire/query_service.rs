@@ -24,8 +24,9 @@ use crate::{
     ops::{Clock, config::Limits},
     proto::{self, get_account_request::AsOf as RequestedAsOf, query_service_server::QueryService},
     views::{
-        AccountFilter, AccountView, AsOf, Direction, SagaFilter, SagaState, account_as_of,
-        find_saga, list_account_transactions, list_events, list_sagas, list_transactions,
+        AccountFilter, AccountView, AsOf, AsOfError, Direction, SagaFilter, SagaState,
+        account_as_of, find_saga, list_account_transactions, list_events, list_sagas,
+        list_transactions,
     },
 };
 
@@ -50,9 +51,10 @@ impl Queries {
 
     /// An account as it is.
     fn account(&self, account_id: AccountId) -> Result<(AccountView, u64), Status> {
-        let books = self.reads.get()?.views.books();
+        let reads = self.reads.get()?;
+        let books = reads.views.books();
         let view = books.account(account_id);
-        let view = view.ok_or_else(|| status::account_not_found(account_id))?;
+        let view = view.ok_or_else(|| reads.missing(status::account_not_found(account_id)))?;
         Ok((view, books.position()))
     }
 
@@ -65,7 +67,7 @@ impl Queries {
             return Ok(());
         }
         let head = *reads.durable.borrow();
-        Err(status::beyond_head("as_of_time", head))
+        Err(reads.missing(status::beyond_head("as_of_time", head)))
     }
 
     /// An account as it was, and the position of its newest event then.
@@ -75,15 +77,19 @@ impl Queries {
         as_of: AsOf,
         head: u64,
     ) -> Result<(AccountView, u64), Status> {
+        let reads = self.reads.get()?;
         if let AsOf::Position(position) = as_of
             && position > head
         {
-            return Err(status::beyond_head("as_of_position", head));
+            return Err(reads.missing(status::beyond_head("as_of_position", head)));
         }
         let id = now.account.id();
-        let then =
-            self.reads.get()?.in_log(move |cursor| account_as_of(cursor, &now, as_of)).await?;
-        then.map_err(|failure| status::not_as_of(&failure, id))
+        let then = reads.in_log(move |cursor| account_as_of(cursor, &now, as_of)).await?;
+        then.map_err(|failure| {
+            let is_beyond = matches!(failure, AsOfError::Beyond { .. });
+            let status = status::not_as_of(&failure, id);
+            if is_beyond { reads.missing(status) } else { status }
+        })
     }
 }
 
@@ -236,7 +242,8 @@ impl QueryService for Queries {
         reads.wait(&metadata, min_position).await?;
         let (view, totals) = {
             let books = reads.views.books();
-            let view = account_id.map(|id| books.account(id).ok_or(status::account_not_found(id)));
+            let missing = |id| reads.missing(status::account_not_found(id));
+            let view = account_id.map(|id| books.account(id).ok_or_else(|| missing(id)));
             (view.transpose()?, books.totals())
         };
         let total = view.as_ref().map_or(totals.transaction_count, |view| view.transaction_count);
@@ -283,7 +290,7 @@ impl QueryService for Queries {
         };
         let parties = saga.as_ref().map(|saga| [saga.from, saga.to]);
         permit::may_see_one(visit.as_ref(), parties.as_ref().map_or(&[], |parties| parties))?;
-        let saga = saga.ok_or_else(|| status::saga_not_found(saga_id))?;
+        let saga = saga.ok_or_else(|| reads.missing(status::saga_not_found(saga_id)))?;
         let saga = Some(render::saga(&saga));
         Ok(Response::new(proto::GetSagaResponse { saga, position: number(position) }))
     }
@@ -317,7 +324,8 @@ impl QueryService for Queries {
             let books = reads.views.books();
             let filter = match account_id {
                 Some(id) => {
-                    let view = books.account(id).ok_or_else(|| status::account_not_found(id))?;
+                    let missing = || reads.missing(status::account_not_found(id));
+                    let view = books.account(id).ok_or_else(missing)?;
                     let before = token.first().copied().unwrap_or(u64::MAX);
                     SagaFilter::OfAccount(Box::new(view), state, before)
                 }

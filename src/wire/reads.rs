@@ -16,7 +16,7 @@ use super::{
     status,
 };
 use crate::{
-    event_store::{Cursor, EventStore, History, HistoryError},
+    event_store::{Cursor, EventStore, Failure, History, HistoryError},
     views::Views,
 };
 
@@ -75,7 +75,27 @@ impl Reads {
         if time_micros < self.views.books().time_micros() {
             return Ok(());
         }
-        self.store.settle(time_micros).await.map_err(status::failed)
+        self.store.settle(time_micros).await.map_err(|failure| match failure {
+            Failure::Damaged => self.missing(status::failed(failure)),
+            Failure::Latched => status::not_settled(),
+            Failure::Overloaded | Failure::NoRoom | Failure::Stopping => status::failed(failure),
+        })
+    }
+
+    /// What a question about something is answered with that is not there: `status`; but of a
+    /// damaged log it may lie behind the damage.
+    pub(super) fn missing(&self, status: Status) -> Status {
+        let head = *self.durable.borrow();
+        if self.store.is_damaged() { status::behind_damage(head) } else { status }
+    }
+
+    /// DATA_LOSS where a damaged log ends.
+    pub(super) fn expect_more(&self) -> Result<(), Status> {
+        if self.store.is_damaged() {
+            Err(status::behind_damage(*self.durable.borrow()))
+        } else {
+            Ok(())
+        }
     }
 
     /// Waits until the views show all that was durable when the call came in, and `min_position`
@@ -85,7 +105,11 @@ impl Reads {
         metadata: &MetadataMap,
         min_position: Option<u64>,
     ) -> Result<(), Status> {
-        let position = (*self.durable.borrow()).max(min_position.unwrap_or(0));
+        let durable = *self.durable.borrow();
+        let position = durable.max(min_position.unwrap_or(0));
+        if position > durable {
+            self.expect_more()?;
+        }
         let wait = caller_timeout(metadata).map_or(WAIT_MAX, |timeout| timeout.min(WAIT_MAX));
         match timeout(wait, self.views.reach(position)).await {
             Ok(Ok(())) => Ok(()),

@@ -362,6 +362,19 @@ pub(super) fn unreadable(failure: &HistoryError) -> Status {
     .finish()
 }
 
+/// DATA_LOSS: what was asked for may lie behind the damage that the log ends with.
+pub(super) fn behind_damage(head: u64) -> Status {
+    Report::new(Code::DataLoss, "LOG_DAMAGED", "the log is damaged, and ends before that")
+        .with("position", head.saturating_add(1))
+        .finish()
+}
+
+/// UNAVAILABLE: the log has failed, and what it had last is unknown until a restart.
+pub(super) fn not_settled() -> Status {
+    let message = "the log has failed: what it had last is unknown until a restart";
+    Report::new(Code::Unavailable, "LOG_FAILED", message).retry(RETRY_OUTAGE).finish()
+}
+
 /// What a read is answered with for which the views are not far enough: DATA_LOSS when they have
 /// met what cannot be.
 pub(super) fn views_behind(behind: BehindError) -> Status {

@@ -103,7 +103,7 @@ pub(super) fn tail(
     let head = *reads.durable.borrow();
     let position = question.after_position.unwrap_or(head);
     if position > head {
-        return Err(status::beyond_head("after_position", head));
+        return Err(reads.missing(status::beyond_head("after_position", head)));
     }
     let tail = Tail {
         reads: reads.clone(),
@@ -143,6 +143,9 @@ impl Tail {
                 let position = render::number(self.position);
                 return Ok(proto::TailEventsResponse { events, position });
             }
+            if self.position == head {
+                self.reads.expect_more()?;
+            }
             self.wait().await;
         }
     }
@@ -156,7 +159,6 @@ impl Tail {
         let untold = self.position > self.told;
         let rest = PROGRESS_INTERVAL.saturating_sub(self.told_at.elapsed());
         tokio::select! {
-            // Of a damaged log nobody writes any more, and nothing will come.
             Ok(()) = self.durable.changed() => {}
             _ = self.stopping.wait_for(|stopping| *stopping) => {}
             () = sleep(rest), if untold => {}

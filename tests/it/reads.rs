@@ -254,3 +254,38 @@ async fn every_read_sees_what_was_answered_before_it() {
         assert_eq!(reader.stats().await.event_count, event.position);
     }
 }
+
+/// Intent: what a damaged log does not show any more is not taken for what never was.
+#[tokio::test]
+async fn what_may_lie_behind_damage_is_not_denied() {
+    let mut service = Service::on_disk().await;
+    let (first, second) = (service.opened(1_000).await, service.opened(0).await);
+    for amount in 1..=200 {
+        service.call(deposit(&first, amount)).await.unwrap();
+    }
+    let (last, sound) = (service.opened(5).await, service.stats().await);
+    let last_time = service.log().await.last().unwrap().event_time.unwrap();
+    service.restart_damaged().await;
+    let left = service.stats().await;
+    assert!((2..sound.position).contains(&left.position), "{}", left.position);
+    assert_eq!(left.verified_position, left.position);
+    assert!(left.damage.contains(&format!("position {}", left.position + 1)), "{left:?}");
+    // What is before it is read.
+    let account = service.call(get(&first)).await.unwrap();
+    assert_eq!(account.position, left.position);
+    assert!(service.call(get(&second)).await.is_ok());
+    let beyond = [
+        get(&last),
+        get(&fresh_id()),
+        GetAccountRequest { min_position: Some(sound.position), ..get(&first) },
+        GetAccountRequest { as_of: Some(AsOf::AsOfPosition(sound.position)), ..get(&first) },
+        GetAccountRequest { as_of: Some(AsOf::AsOfVersion(201)), ..get(&first) },
+        GetAccountRequest { as_of: Some(AsOf::AsOfTime(last_time)), ..get(&first) },
+    ];
+    for request in beyond {
+        let status = assert_refused(service.call(request).await, Code::DataLoss, "LOG_DAMAGED");
+        assert_eq!(metadata(&status)["position"], (left.position + 1).to_string());
+    }
+    let before = GetAccountRequest { as_of: Some(AsOf::AsOfVersion(1)), ..get(&first) };
+    assert_eq!(service.call(before).await.unwrap().account.unwrap().balance_minor, 1_000);
+}

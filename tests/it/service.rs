@@ -125,7 +125,9 @@ impl Service {
         let segment = segment.unwrap();
         let mut bytes = fs::read(&segment).unwrap();
         let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-        bytes[end / 2] ^= 0x55;
+        // Zeros may be what nothing depends on.
+        let at = (end / 2..end).find(|at| bytes[*at] != 0).unwrap();
+        bytes[at] ^= 0x55;
         fs::write(&segment, bytes).unwrap();
         self.restart_as_far_as("daybook.v1.QueryService").await;
     }

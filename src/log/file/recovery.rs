@@ -106,7 +106,9 @@ impl Directory {
             Tail::Damaged(damage) => (None, Some(damage.clone())),
         };
         let (mut writer, mut preparer) = (None, None);
-        if damage.is_none() {
+        if let Some(damage) = &damage {
+            shared.note_scrubbed(damage.position, damage.position, Some(damage.clone()));
+        } else {
             let file = repair(&*disk, &scanned, torn.as_ref())?;
             let started = start(Arc::clone(&disk), &options, &shared, &scanned, file)?;
             (writer, preparer) = (Some(started.0), Some(started.1));
