@@ -16,6 +16,7 @@ use tracing::{Level, debug, enabled, warn};
 use super::{
     meter::CODES,
     methods::{METHODS, Method},
+    status,
 };
 
 /// How many warnings are written in a second; more would only say the same.
@@ -68,10 +69,12 @@ pub(super) fn is_wanted() -> bool {
     enabled!(target: "daybook::call", Level::DEBUG)
 }
 
-/// Whether it is the server's fault that a call ended so. That it starts or stops is none.
+/// Whether it is the server's fault that a call ended so. That it starts or stops is none, nor what
+/// its client sends.
 pub(super) fn is_fault(code: Code, reason: Option<&'static str>) -> bool {
     match code {
-        Code::Unknown | Code::Internal | Code::DataLoss => true,
+        Code::Internal => reason != Some(status::MESSAGE_MALFORMED),
+        Code::Unknown | Code::DataLoss => true,
         Code::Unavailable => !matches!(reason, Some("STARTING" | "STOPPING")),
         Code::Ok
         | Code::Cancelled

@@ -19,7 +19,10 @@ use tokio::time::timeout;
 use tonic::{
     Status,
     body::Body,
-    codegen::{Body as _, BoxFuture, Bytes, Service, http},
+    codegen::{
+        Body as _, BoxFuture, Bytes, Service,
+        http::{self, HeaderValue},
+    },
     service::Routes,
 };
 
@@ -49,6 +52,9 @@ use crate::{
 const HEARD_OUT_BYTES_MAX: usize = 64 * 1024;
 /// And for how long: what is on its way arrives by then, also from afar.
 const HEARD_OUT_WITHIN: Duration = Duration::from_millis(250);
+
+/// How a server says which compressions it takes.
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
@@ -293,14 +299,20 @@ async fn turned_away(mut body: Body, refused: Response) -> Result<Response, Infa
 
 /// The same answer; or ours, where the transport has refused a message in its own words.
 fn explained(answer: Response, message_bytes_max: usize) -> Response {
-    let is_out_of_range = answer.headers().get(Status::GRPC_STATUS).is_some_and(|it| it == "11");
-    if !is_out_of_range {
+    // OUT_OF_RANGE, UNIMPLEMENTED and INTERNAL.
+    let code = answer.headers().get(Status::GRPC_STATUS).map(HeaderValue::as_bytes);
+    if !matches!(code, Some(b"11" | b"12" | b"13")) {
         return answer;
     }
-    match Status::from_header_map(answer.headers()) {
-        Some(status) => status::of_transport(status, message_bytes_max).into_http(),
-        None => answer,
+    let Some(status) = Status::from_header_map(answer.headers()) else { return answer };
+    if !status.details().is_empty() {
+        return answer;
     }
+    let mut explained = status::of_transport(status, message_bytes_max).into_http();
+    if let Some(encodings) = answer.headers().get(ACCEPT_ENCODING) {
+        explained.headers_mut().insert(ACCEPT_ENCODING, encodings.clone());
+    }
+    explained
 }
 
 #[cfg(test)]

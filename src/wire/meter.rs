@@ -12,7 +12,7 @@ use std::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::{call_line::Ration, methods::METHODS};
+use super::{call_line::Ration, methods::METHODS, status};
 use crate::ops::{Counter, Histogram, figures::Distribution, traces::Traces};
 
 /// How long calls take, in nanoseconds: from reads in memory, by groups on a disk, to callers that
@@ -83,7 +83,7 @@ pub(super) const STATUS_NAMES: [&str; 17] = [
 const OTHER: &str = "OTHER";
 
 /// Every reason that an `ErrorInfo` of ours gives.
-const REASONS: [&str; 37] = [
+const REASONS: [&str; 40] = [
     "OVERLOADED",
     "INSUFFICIENT_FUNDS",
     "VERSION_MISMATCH",
@@ -97,6 +97,7 @@ const REASONS: [&str; 37] = [
     "BALANCE_NOT_ZERO",
     "BEYOND_HEAD",
     "BEYOND_VERSION",
+    "COMPRESSION_UNSUPPORTED",
     "CREDENTIALS_INVALID",
     "CREDENTIALS_MISSING",
     "CURRENCY_MISMATCH",
@@ -108,7 +109,9 @@ const REASONS: [&str; 37] = [
     "LOG_FAILED",
     "LOG_FULL",
     "LOG_UNREADABLE",
+    status::MESSAGE_MALFORMED,
     "MESSAGE_TOO_LARGE",
+    "METHOD_UNKNOWN",
     "POSITION_NOT_REACHED",
     "QUOTA_EXCEEDED",
     "REQUEST_ID_REUSED",

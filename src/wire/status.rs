@@ -243,12 +243,28 @@ pub(super) fn panicked() -> Status {
     Report::new(Code::Internal, "INTERNAL", "an internal error").finish()
 }
 
+/// Why what a client has sent is no message. gRPC has INTERNAL for that, and it is not ours.
+pub(super) const MESSAGE_MALFORMED: &str = "MESSAGE_MALFORMED";
+
 /// What a client sees of an error that the transport found in what it sent, where a message may
 /// have so many bytes.
 pub(super) fn of_transport(status: Status, bytes_max: usize) -> Status {
-    // The transport's own word for what is too large; ours always have details.
-    let is_too_large = status.code() == Code::OutOfRange && status.details().is_empty();
-    if is_too_large { message_too_large(bytes_max) } else { status }
+    let code = status.code();
+    // Ours always have details; without them it is the transport's own word.
+    let (reason, message) = if !status.details().is_empty() {
+        return status;
+    } else if code == Code::OutOfRange {
+        return message_too_large(bytes_max);
+    } else if code == Code::Internal {
+        (MESSAGE_MALFORMED, "the message is none of the method, or not whole")
+    } else if code != Code::Unimplemented {
+        return status;
+    } else if status.message().is_empty() {
+        ("METHOD_UNKNOWN", "there is no such method")
+    } else {
+        ("COMPRESSION_UNSUPPORTED", "messages must not be compressed")
+    };
+    Report::new(code, reason, message).finish()
 }
 
 /// What a refused command is answered with.

@@ -13,7 +13,7 @@ use tonic::{
 };
 
 use super::Untouched;
-use crate::service::{Client, InBatch as _, Random, batch_of, deposit, from, open};
+use crate::service::{Client, InBatch as _, Random, batch_of, deposit, from, open, reason};
 
 /// Every rpc whose request is one message.
 const METHODS: [&str; 14] = [
@@ -98,7 +98,8 @@ fn assert_clean(status: &Status, what: &str) {
         Code::Internal,
     ];
     assert!(refused.contains(&status.code()), "{what}: {status:?}");
-    for inside in ["src/", ".rs", "panick", "unwrap", "thread"] {
+    reason(status);
+    for inside in ["src/", ".rs", "panick", "unwrap", "thread", "Protobuf", "varint", "wire type"] {
         assert!(!status.message().contains(inside), "{what}: {status:?}");
     }
 }
