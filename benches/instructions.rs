@@ -222,9 +222,10 @@ fn service(commands: &Commands) -> wire::Commands {
     };
     let (store, _stopper) = event_store::start(parts).unwrap();
     let views = Arc::new(Views::new(Books::new(Register::default())));
-    let reads = Reads::new(views, History::new(reader), durable, store.clone());
+    let limits = Limits::default();
+    let reads = Reads::new(views, History::new(reader), durable, store.clone(), limits.call_time);
     let (_runs_on, stopping) = tokio::sync::watch::channel(false);
-    let service = wire::Commands::new(Limits::default(), stopping);
+    let service = wire::Commands::new(limits, stopping);
     service.desk.set(Desk::new(store, Arc::new(reads)));
     service
 }

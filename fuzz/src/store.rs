@@ -65,8 +65,9 @@ impl Store {
         };
         let (store, stopper) = event_store::start(parts).expect("threads");
         let history = History::new(Arc::clone(&reader));
-        let reads = Arc::new(Reads::new(views, history, durable, store.clone()));
         let (limits, (stopping_sender, stopping)) = (Limits::default(), watch::channel(false));
+        let reads = Reads::new(views, history, durable, store.clone(), limits.call_time);
+        let reads = Arc::new(reads);
         let commands = wire::Commands::new(limits.clone(), stopping.clone());
         commands.desk.set(Desk::new(store, Arc::clone(&reads)));
         let queries = wire::Queries::new(&limits, clock, stopping);

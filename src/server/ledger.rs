@@ -8,6 +8,7 @@ use std::{
         mpsc as blocking,
     },
     thread::{Builder, JoinHandle},
+    time::Duration,
 };
 
 use tokio::sync::watch;
@@ -102,7 +103,7 @@ impl Ledger {
     }
 
     /// Starts its threads.
-    pub(super) fn start(self) -> io::Result<Running> {
+    pub(super) fn start(self, call_time: Duration) -> io::Result<Running> {
         let Self { state, books, reader, writer, files, clock } = self;
         let position = books.position();
         let history = History::new(reader);
@@ -117,8 +118,8 @@ impl Ledger {
             durable: durable_sender,
         };
         let (store, stopper) = event_store::start(parts)?;
-        let reads = Reads::new(Arc::clone(&views), history.clone(), durable, store.clone());
-        let reads = Arc::new(reads);
+        let (shown, log) = (Arc::clone(&views), history.clone());
+        let reads = Arc::new(Reads::new(shown, log, durable, store.clone(), call_time));
         let sources =
             Sources::new(store.clone(), Arc::clone(&reads), Arc::clone(&views), history.clone());
         let mut threads = Vec::new();

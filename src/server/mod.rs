@@ -164,7 +164,7 @@ async fn serve_calls<H: Health>(
             return Ok(());
         }
     };
-    let running = ledger.start()?;
+    let running = ledger.start(config.limits.call_time)?;
     commands.desk.set(Desk::new(running.store().clone(), Arc::clone(running.reads())));
     queries.reads.set(Arc::clone(running.reads()));
     metrics.recovered(running.sources());

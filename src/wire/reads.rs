@@ -41,6 +41,8 @@ pub struct Reads {
     /// Of the commands of batches, whose calls are not refused.
     pub(super) refusals: Arc<Refusals>,
     store: EventStore,
+    /// How long a call may take.
+    call_time: Duration,
     /// Turns to read the log.
     turns: Arc<Semaphore>,
 }
@@ -54,11 +56,12 @@ impl Reads {
         history: History,
         durable: watch::Receiver<u64>,
         store: EventStore,
+        call_time: Duration,
     ) -> Self {
         let tokens = PageTokens::new(history.log().log_id());
         let turns = Arc::new(Semaphore::new(LOG_READS_MAX));
         let (ahead, refusals) = (Arc::default(), Arc::default());
-        Self { views, history, durable, tokens, ahead, refusals, store, turns }
+        Self { views, history, durable, tokens, ahead, refusals, store, call_time, turns }
     }
 
     /// What commands of batches were refused for.
@@ -110,12 +113,22 @@ impl Reads {
         if position > durable {
             self.expect_more()?;
         }
-        let wait = caller_timeout(metadata).map_or(WAIT_MAX, |timeout| timeout.min(WAIT_MAX));
+        let wait = self.patience(metadata);
         match timeout(wait, self.views.reach(position)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(behind)) => Err(status::views_behind(behind)),
             Err(_) => Err(status::position_not_reached(position)),
         }
+    }
+
+    /// How long a read may wait: as long as its caller and the server do, less a tenth, so that the
+    /// answer that says why is still heard.
+    fn patience(&self, metadata: &MetadataMap) -> Duration {
+        let said =
+            metadata.get(TIMEOUT_HEADER).and_then(|text| deadline::parse(text.to_str().ok()?));
+        let call = said.map_or(self.call_time, |said| said.min(self.call_time));
+        let most = call.checked_mul(9).and_then(|nine| nine.checked_div(10)).unwrap_or(call);
+        most.min(WAIT_MAX)
     }
 
     /// Runs a read of the log where it may block, when it is its turn.
@@ -140,10 +153,4 @@ impl Reads {
     ) -> Result<T, Status> {
         self.in_log(read).await?.map_err(|failure| status::unreadable(&failure))
     }
-}
-
-/// How long the caller waits, less a tenth, so that the answer that says why is still heard.
-fn caller_timeout(metadata: &MetadataMap) -> Option<Duration> {
-    let text = metadata.get(TIMEOUT_HEADER)?.to_str().ok()?;
-    deadline::parse(text)?.checked_mul(9)?.checked_div(10)
 }

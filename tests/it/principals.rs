@@ -77,7 +77,7 @@ impl Bank {
         let views = Arc::new(Views::new(books));
         let (books, log) = (Arc::clone(&views), history.clone());
         thread::spawn(move || follow(&log, &books, &wakes));
-        let reads = Arc::new(Reads::new(views, history, durable, store.clone()));
+        let reads = Arc::new(Reads::new(views, history, durable, store.clone(), limits.call_time));
         let (stopping_sender, stopping) = watch::channel(false);
         let commands = Commands::new(limits.clone(), stopping.clone());
         commands.desk.set(Desk::new(store, Arc::clone(&reads)));

@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use daybook::proto::{
-    GetAccountRequest, GetSagaRequest, GetStatsRequest, ListAccountEventsRequest,
-    ListAccountsRequest, ListSagasRequest, ListTransactionsRequest, get_account_request::AsOf,
+use daybook::{
+    ops::config::{Config, Limits},
+    proto::{
+        GetAccountRequest, GetSagaRequest, GetStatsRequest, ListAccountEventsRequest,
+        ListAccountsRequest, ListSagasRequest, ListTransactionsRequest, get_account_request::AsOf,
+    },
 };
 use prost_types::Timestamp;
 use tonic::Code;
@@ -274,6 +277,16 @@ async fn moments_outside_the_log_are_out_of_range_or_before_the_account() {
     }
     let unknown = GetAccountRequest { as_of: Some(AsOf::AsOfVersion(1)), ..get(&fresh_id()) };
     assert_refused(service.call(unknown).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_position_that_does_not_come_is_told_before_the_server_ends_the_call() {
+    let limits = Limits { call_time: Duration::from_millis(500), ..Limits::default() };
+    let service = Service::with(Config { limits, ..Config::default() }).await;
+    for _ in 0..5 {
+        let stats = service.call(GetStatsRequest { min_position: Some(3) }).await;
+        assert_refused(stats, Code::DeadlineExceeded, "POSITION_NOT_REACHED");
+    }
 }
 
 #[tokio::test]
