@@ -2,13 +2,10 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use super::{
-    Exceeded, Place,
+    Exceeded, Place, Trust,
     policy::{Kind, Role},
     quota::Quota,
 };
@@ -25,8 +22,8 @@ struct Known {
     /// The accounts that it is limited to, if it is.
     accounts: Option<HashSet<AccountId>>,
     quota: Arc<Quota>,
-    /// True once the credentials no longer say of it what they said.
-    revoked: watch::Sender<bool>,
+    /// Lasts while the credentials say of it all that they said.
+    trust: Trust,
 }
 
 impl Caller {
@@ -36,8 +33,7 @@ impl Caller {
         accounts: Option<HashSet<AccountId>>,
         quota: Arc<Quota>,
     ) -> Self {
-        let revoked = watch::Sender::new(false);
-        Self(Arc::new(Known { principal, role, accounts, quota, revoked }))
+        Self(Arc::new(Known { principal, role, accounts, quota, trust: Trust::new() }))
     }
 
     /// Who it is.
@@ -89,13 +85,11 @@ impl Caller {
 
     /// Waits until the credentials have taken something from it.
     pub async fn revoked(&self) {
-        let mut revoked = self.0.revoked.subscribe();
-        // The sender lives as long as this caller.
-        let _ended = revoked.wait_for(|revoked| *revoked).await;
+        self.0.trust.ended().await;
     }
 
     pub(super) fn revoke(&self) {
-        self.0.revoked.send_replace(true);
+        self.0.trust.end();
     }
 
     pub(super) fn quota(&self) -> &Arc<Quota> {

@@ -8,8 +8,8 @@ use std::{
 use tracing::info;
 
 use super::{
-    Audit, Caller, CertificateNames, Limits, LoadError, credentials::Credentials, file::Named,
-    jwt::JwtKeys, token,
+    Audit, Caller, CertificateNames, Limits, LoadError, Trust, credentials::Credentials,
+    file::Named, jwt::JwtKeys, token,
 };
 use crate::ops::{
     Changes, Clock, Followed,
@@ -46,6 +46,8 @@ struct Known {
 pub struct Identity {
     /// Who may call, and what.
     pub caller: Caller,
+    /// What its JWT was signed with, if it has shown one: that may be taken away as well.
+    pub key: Option<Arc<Trust>>,
     /// After how long what it showed is not good any more, if it ends by itself.
     pub expires_in: Option<Duration>,
 }
@@ -105,12 +107,12 @@ impl Gate {
         }
         let names = names.ok_or(Denied::Missing)?;
         let caller = known.credentials.by_certificate(names).cloned().ok_or(Denied::Invalid)?;
-        Ok(Identity { caller, expires_in: None })
+        Ok(Identity { caller, key: None, expires_in: None })
     }
 
     fn by_token(&self, known: &Known, token: &str) -> Option<Identity> {
         if let Some(caller) = known.credentials.by_token(token) {
-            return Some(Identity { caller: caller.clone(), expires_in: None });
+            return Some(Identity { caller: caller.clone(), key: None, expires_in: None });
         }
         // What no token can be is not parsed.
         token::check(token).ok()?;
@@ -118,7 +120,7 @@ impl Gate {
         let now = self.0.clock.now_micros();
         let claimed = keys.verify(token, &config.issuer, &config.audience, now)?;
         let caller = known.credentials.by_subject(&claimed.subject)?.clone();
-        Some(Identity { caller, expires_in: Some(claimed.expires_in) })
+        Some(Identity { caller, key: Some(claimed.key), expires_in: Some(claimed.expires_in) })
     }
 
     /// Where denied calls are told.
@@ -136,13 +138,16 @@ impl Gate {
         let credentials = Credentials::parse(&text, &before.credentials, *limits);
         let credentials = credentials.map_err(|wrong| file.wrong(wrong))?;
         let keys = |(file, _): &(Named, JwtConfig)| {
-            JwtKeys::parse(&file.read()?).map_err(|wrong| file.wrong(wrong))
+            JwtKeys::parse(&file.read()?, before.jwt.as_ref()).map_err(|wrong| file.wrong(wrong))
         };
         let jwt = jwt.as_ref().map(keys).transpose()?;
         let counts = (credentials.len(), jwt.as_ref().map_or(0, JwtKeys::len));
         let after = Arc::new(Known { credentials, jwt });
         *self.0.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&after);
         before.credentials.revoke_all_but(&after.credentials);
+        if let (Some(before), Some(after)) = (&before.jwt, &after.jwt) {
+            before.revoke_all_but(after);
+        }
         Ok(counts)
     }
 

@@ -4,7 +4,10 @@
 //! cryptography in the process. An algorithm is never taken from the token alone: the key that its
 //! `kid` names says which ones there may be.
 
-use std::{sync::Once, time::Duration};
+use std::{
+    sync::{Arc, Once},
+    time::Duration,
+};
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind, Validation,
@@ -16,7 +19,7 @@ use jsonwebtoken::{
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 use serde::Deserialize;
 
-use super::file::Wrong;
+use super::{Trust, file::Wrong};
 
 /// How far the clocks of issuer and server may be apart.
 const LEEWAY: Duration = Duration::from_secs(60);
@@ -38,12 +41,16 @@ struct JwtKey {
     id: Option<String>,
     key: DecodingKey,
     algorithms: Vec<Algorithm>,
+    /// Lasts while the file has the key.
+    trust: Arc<Trust>,
 }
 
 /// What a token that may be believed says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Claimed {
     pub(super) subject: String,
+    /// Of the key that it was signed with.
+    pub(super) key: Arc<Trust>,
     /// After how long it must not be believed any more.
     pub(super) expires_in: Duration,
 }
@@ -58,11 +65,12 @@ struct Claims {
 
 impl JwtKeys {
     /// Reads a JWK set. Keys that are for something else than signatures, and kinds that are not
-    /// known here, are passed over.
+    /// known here, are passed over. Keys that are in `before` as well stay the same; the others are
+    /// revoked once `before` is replaced, see [`JwtKeys::revoke_all_but`].
     ///
     /// # Errors
     /// [`Wrong`] when it is none, has a key that must not be used, or has none that can be.
-    pub(super) fn parse(text: &str) -> Result<Self, Wrong> {
+    pub(super) fn parse(text: &str, before: Option<&Self>) -> Result<Self, Wrong> {
         install();
         let wrong = |what: String| Wrong { line: None, what };
         let set: JwkSet = serde_json::from_str(text).map_err(|error| Wrong {
@@ -75,9 +83,12 @@ impl JwtKeys {
         let mut keys: Vec<JwtKey> = Vec::new();
         for (index, jwk) in set.keys.iter().enumerate() {
             let key = key(jwk).map_err(|what| wrong(format!("keys[{index}] {what}")))?;
-            let Some(key) = key else { continue };
+            let Some(mut key) = key else { continue };
             if keys.iter().any(|other| other.id == key.id) {
                 return Err(wrong(format!("keys[{index}] has the kid of an earlier key, or none")));
+            }
+            if let Some(old) = before.and_then(|before| before.0.iter().find(|old| key.is(old))) {
+                key.trust = Arc::clone(&old.trust);
             }
             keys.push(key);
         }
@@ -121,7 +132,7 @@ impl JwtKeys {
             return None;
         }
         let expires_in = Duration::from_secs(u64::try_from(left).ok()?);
-        Some(Claimed { subject: claims.sub, expires_in })
+        Some(Claimed { subject: claims.sub, key: Arc::clone(&key.trust), expires_in })
     }
 
     /// The key that a token names; the only one, if it names none.
@@ -133,9 +144,35 @@ impl JwtKeys {
         }
     }
 
+    /// Ends what was opened with tokens of keys that are not in `after`.
+    pub(super) fn revoke_all_but(&self, after: &Self) {
+        for key in &self.0 {
+            if !after.0.iter().any(|other| Arc::ptr_eq(&other.trust, &key.trust)) {
+                key.trust.end();
+            }
+        }
+    }
+
     /// How many keys there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+}
+
+impl JwtKey {
+    /// Whether it is another one, and verifies at least what that one does.
+    fn is(&self, other: &Self) -> bool {
+        use DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
+        let is_same = match (self.key.kind(), other.key.kind()) {
+            (SecretOrDer(own), SecretOrDer(theirs)) => own == theirs,
+            (RsaModulusExponent { n, e }, RsaModulusExponent { n: modulus, e: exponent }) => {
+                n == modulus && e == exponent
+            }
+            (SecretOrDer(_), RsaModulusExponent { .. })
+            | (RsaModulusExponent { .. }, SecretOrDer(_)) => false,
+        };
+        let verifies = |algorithm| self.algorithms.contains(algorithm);
+        is_same && self.id == other.id && other.algorithms.iter().all(verifies)
     }
 }
 
@@ -161,7 +198,8 @@ fn key(jwk: &Jwk) -> Result<Option<JwtKey>, &'static str> {
     }
     let key = DecodingKey::from_jwk(jwk).map_err(|_| "is not encoded as base64url")?;
     check(&key)?;
-    Ok(Some(JwtKey { id: common.key_id.clone(), key, algorithms }))
+    let trust = Arc::new(Trust::new());
+    Ok(Some(JwtKey { id: common.key_id.clone(), key, algorithms, trust }))
 }
 
 /// The algorithms of a kind of key.

@@ -20,6 +20,7 @@ mod jwt;
 pub mod policy;
 mod quota;
 mod token;
+mod trust;
 mod watch;
 
 /// A certificate by its name among those of the tests.
@@ -39,3 +40,4 @@ pub use gate::{Denied, Gate, Identity};
 pub use policy::Role;
 pub use quota::{Exceeded, Limits, Place};
 pub use token::{TOKEN_BYTES_MAX, TokenError, hash_of, new_token};
+pub use trust::Trust;

@@ -4,7 +4,7 @@
 //! has found out goes with the request: the services ask [`principal`] who it is, and
 //! [`permit`](super::permit) which accounts it may touch.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 use tonic::{
@@ -15,7 +15,7 @@ use tonic::{
 
 use super::{Peer, status};
 use crate::{
-    access::{Caller, Denied, Gate, Identity, Place, policy},
+    access::{Caller, Denied, Gate, Identity, Place, Trust, policy},
     domain::Principal,
 };
 
@@ -35,6 +35,8 @@ struct Visitor {
     gate: Gate,
     method: &'static str,
     peer: Option<SocketAddr>,
+    /// What it showed at the entrance was signed with this, if it was signed.
+    key: Option<Arc<Trust>>,
     /// When what it showed at the entrance is not good any more.
     expires: Option<Instant>,
     /// Its place among those of its principal, given back when the call has ended.
@@ -76,7 +78,7 @@ impl Entrance {
         let identified = single(request.headers()).and_then(|authorization| {
             gate.identify(authorization, peer.and_then(Peer::certificate_names))
         });
-        let Identity { caller, expires_in } = identified.map_err(|denied| {
+        let Identity { caller, key, expires_in } = identified.map_err(|denied| {
             let (reason, status) = match denied {
                 Denied::Missing => (status::CREDENTIALS_MISSING, status::credentials_missing()),
                 Denied::Invalid => (status::CREDENTIALS_INVALID, status::credentials_invalid()),
@@ -98,6 +100,7 @@ impl Entrance {
             gate: gate.clone(),
             method: name,
             peer: address,
+            key,
             expires: expires_in.and_then(at),
             _place: place,
         };
@@ -138,12 +141,23 @@ impl Visit {
 
     /// Waits until its caller may not go on, and says why.
     pub(super) async fn ended(self) -> Status {
-        match self.0.expires {
-            Some(expires) => tokio::select! {
-                () = self.0.caller.revoked() => {}
-                () = sleep_until(expires) => {}
-            },
-            None => self.0.caller.revoked().await,
+        let Visitor { caller, key, expires, .. } = &*self.0;
+        let key_ended = async {
+            match key {
+                Some(key) => key.ended().await,
+                None => pending().await,
+            }
+        };
+        let expired = async {
+            match expires {
+                Some(expires) => sleep_until(*expires).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = caller.revoked() => {}
+            () = key_ended => {}
+            () = expired => {}
         }
         status::credentials_invalid()
     }

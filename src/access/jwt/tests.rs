@@ -27,12 +27,22 @@ fn without(key: &str) -> Value {
     claims
 }
 
-fn verify(keys: &JwtKeys, token: &str) -> Option<Claimed> {
+/// Whose a token is, and after how long not any more.
+fn verify(keys: &JwtKeys, token: &str) -> Option<(String, Duration)> {
+    let claimed = claimed(keys, token)?;
+    Some((claimed.subject, claimed.expires_in))
+}
+
+fn claimed(keys: &JwtKeys, token: &str) -> Option<Claimed> {
     keys.verify(token, "https://issuer", "daybook", NOW * 1_000_000 + 999_999)
 }
 
+fn parse(text: &str) -> Result<JwtKeys, Wrong> {
+    JwtKeys::parse(text, None)
+}
+
 fn keys(issuers: &[&Issuer]) -> JwtKeys {
-    JwtKeys::parse(&jwk_set(issuers)).unwrap()
+    parse(&jwk_set(issuers)).unwrap()
 }
 
 #[test]
@@ -44,7 +54,7 @@ fn a_token_of_each_kind_of_key_is_believed() {
         let claimed = verify(&keys, &issuer.token(&claims())).unwrap();
         // To its end, and the leeway of a minute.
         let expires_in = Duration::from_secs(160);
-        assert_eq!(claimed, Claimed { subject: "till".into(), expires_in });
+        assert_eq!(claimed, ("till".to_owned(), expires_in));
     }
     let header = json!({ "alg": "PS256", "kid": "r", "typ": "at+jwt" });
     assert!(verify(&keys, &rsa.with_header(&header, &claims())).is_some());
@@ -131,7 +141,7 @@ fn a_key_may_allow_one_algorithm_only() {
     let rsa = Issuer::rsa("r");
     let mut jwk = rsa.jwk();
     jwk["alg"] = json!("PS256");
-    let keys = JwtKeys::parse(&json!({ "keys": [jwk] }).to_string()).unwrap();
+    let keys = parse(&json!({ "keys": [jwk] }).to_string()).unwrap();
     assert_eq!(verify(&keys, &rsa.token(&claims())), None);
     let token = rsa.with_header(&json!({ "alg": "PS256", "kid": "r" }), &claims());
     assert!(verify(&keys, &token).is_some());
@@ -211,10 +221,10 @@ fn keys_that_must_not_be_used_are_refused() {
         (json!({}), "line 1: it is not a set of JSON web keys"),
         (json!("keys"), "line 1: it is not a set of JSON web keys"),
     ] {
-        let wrong = JwtKeys::parse(&set.to_string()).unwrap_err().to_string();
+        let wrong = parse(&set.to_string()).unwrap_err().to_string();
         assert!(wrong.starts_with(told), "{told}: {wrong}");
     }
-    assert!(JwtKeys::parse("").is_err() && JwtKeys::parse("{\n").is_err());
+    assert!(parse("").is_err() && parse("{\n").is_err());
 }
 
 #[test]
@@ -233,7 +243,60 @@ fn keys_for_something_else_are_passed_over() {
         { "kty": "future", "kid": "f" },
         issuer.jwk(),
     ] });
-    let keys = JwtKeys::parse(&set.to_string()).unwrap();
+    let keys = parse(&set.to_string()).unwrap();
     assert_eq!(keys.len(), 1);
     assert!(verify(&keys, &issuer.token(&claims())).is_some());
+}
+
+/// Whether what this token opens has to end once the file says `after` in place of `before`.
+fn ends(before: &[Value], after: &[Value], token: &str) -> bool {
+    let set = |keys: &[Value]| json!({ "keys": keys }).to_string();
+    let before = parse(&set(before)).unwrap();
+    let key = claimed(&before, token).unwrap().key;
+    let is_over = || {
+        let mut ended = std::pin::pin!(key.ended());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        ended.as_mut().poll(&mut context).is_ready()
+    };
+    let after = JwtKeys::parse(&set(after), Some(&before)).unwrap();
+    assert!(!is_over(), "not before it counts");
+    before.revoke_all_but(&after);
+    // What is the same is the same still when the file is read once more.
+    let again = JwtKeys::parse(&set(&[Issuer::ec("last").jwk()]), Some(&after)).unwrap();
+    let was_over = is_over();
+    after.revoke_all_but(&again);
+    assert!(is_over(), "in the end none of them is there");
+    was_over
+}
+
+#[tokio::test]
+async fn what_a_key_has_let_in_ends_when_the_key_goes() {
+    let (own, other) = (Issuer::ec("k"), Issuer::ec("other"));
+    let (rsa, ed) = (Issuer::rsa("k"), Issuer::ed("k"));
+    let token = own.token(&claims());
+    let stays = |after: &[Value]| !ends(&[own.jwk()], after, &token);
+    assert!(stays(&[own.jwk()]));
+    assert!(stays(&[other.jwk(), own.jwk()]), "others may come");
+    assert!(!stays(&[other.jwk()]), "it was taken away");
+    for under_its_name in [Issuer::ec("k"), Issuer::rsa("k"), Issuer::ed("k")] {
+        assert!(!stays(&[under_its_name.jwk()]));
+    }
+    let mut renamed = own.jwk();
+    renamed["kid"] = json!("other");
+    assert!(!stays(&[renamed]));
+
+    let with = |key: &str, value: &str| {
+        let mut jwk = rsa.jwk();
+        jwk[key] = json!(value);
+        jwk
+    };
+    let token = rsa.token(&claims());
+    assert!(!ends(&[rsa.jwk()], &[rsa.jwk()], &token));
+    assert!(!ends(&[with("alg", "RS256")], &[rsa.jwk()], &token), "it verifies more");
+    assert!(ends(&[rsa.jwk()], &[with("alg", "PS256")], &token), "it verifies less");
+    assert!(ends(&[rsa.jwk()], &[with("e", "Aw")], &token), "another exponent");
+    assert!(ends(&[rsa.jwk()], &[with("use", "enc"), other.jwk()], &token), "another purpose");
+    let token = ed.token(&claims());
+    assert!(!ends(&[ed.jwk()], &[ed.jwk()], &token));
+    assert!(ends(&[ed.jwk()], &[rsa.jwk()], &token));
 }

@@ -4,6 +4,7 @@ use std::{fs, net::Ipv4Addr};
 
 use daybook::{
     ops::config::{Config, TlsFiles},
+    proto::TailEventsRequest,
     server,
 };
 use tokio::{net::TcpListener, sync::oneshot};
@@ -12,7 +13,7 @@ use tonic::{
     transport::{Certificate, ClientTlsConfig, Endpoint},
 };
 
-use super::{Files, assert_denied, call, principal};
+use super::{Files, assert_denied, call, principal, reload::assert_ends};
 use crate::{
     service::{Client, deposit, get, open},
     tls::{Authority, Pair, authority, client, files, write},
@@ -86,7 +87,17 @@ async fn a_certificate_says_who_calls() {
     stranger.wait_until_serving("readiness").await;
     let answer = stranger.call(get(ID)).await;
     assert_denied(answer, Code::Unauthenticated, "CREDENTIALS_INVALID", "a stranger");
-    drop((till, auditor, stranger));
+    drop((auditor, stranger));
+
+    // A name is taken away from one that stays: what it has opened by that ends.
+    let tail = till.queries.clone().tail_events(TailEventsRequest::default()).await.unwrap();
+    let more = by_name("till", "writer", "").replace("till.bank", "till-2.bank");
+    secrets.write("credentials", &more);
+    assert_ends(&mut tail.into_inner(), "its certificate is gone").await;
+    assert_denied(till.call(get(ID)).await, Code::Unauthenticated, "CREDENTIALS_INVALID", "");
+    let again = connect("till-2.bank.example").await;
+    again.call(get(ID)).await.unwrap();
+    drop((till, again));
     stop.send(()).unwrap();
     running.await.unwrap().unwrap();
 }

@@ -11,10 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use daybook::proto::{ExecuteStreamRequest, TailEventsRequest};
+use daybook::proto::{Event, ExecuteStreamRequest, TailEventsRequest, TailEventsResponse};
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use super::{Bank, assert_denied, bearing, call, principal};
 use crate::{
@@ -45,6 +45,13 @@ impl Bank {
     }
 }
 
+/// A principal with these tokens, and nothing else.
+fn with_tokens(role: &str, tokens: &[&str]) -> String {
+    let hashes = tokens.iter().map(|token| daybook::access::hash_of(token).unwrap());
+    let hashes = hashes.map(|hash| format!("\"{hash}\"")).collect::<Vec<_>>().join(", ");
+    format!("[[principal]]\nname = \"{role}\"\nrole = \"{role}\"\ntoken_sha256 = [{hashes}]\n")
+}
+
 #[tokio::test]
 async fn a_load_goes_on_while_credentials_come_and_go() {
     // A writer calls without pause, while others are added and taken away, and its own token is
@@ -66,20 +73,15 @@ async fn a_load_goes_on_while_credentials_come_and_go() {
             }
         })
     };
-    let table = |tokens: &[&str]| {
-        let hashes = tokens.iter().map(|token| daybook::access::hash_of(token).unwrap());
-        let hashes = hashes.map(|hash| format!("\"{hash}\"")).collect::<Vec<_>>().join(", ");
-        format!("[[principal]]\nname = \"writer\"\nrole = \"writer\"\ntoken_sha256 = [{hashes}]\n")
-    };
     let reader = principal("reader", "reader", &bank.reader, "");
-    bank.replace(&(table(&[&old, &new]) + &reader)).await;
+    bank.replace(&(with_tokens("writer", &[&old, &new]) + &reader)).await;
     use_new.store(true, Ordering::Relaxed);
     let begun = calls.load(Ordering::Relaxed);
     while calls.load(Ordering::Relaxed) < begun + 2 {
         sleep(LOOK_AGAIN).await;
     }
     bank.call(&bank.reader, get(&bank.foreign)).await.unwrap();
-    bank.replace(&table(&[&new])).await;
+    bank.replace(&with_tokens("writer", &[&new])).await;
     for gone in [&old, &bank.reader, &bank.admin] {
         let answer = bank.call(gone, get(&bank.foreign)).await;
         assert_denied(answer, Code::Unauthenticated, "CREDENTIALS_INVALID", "a token that is gone");
@@ -146,12 +148,87 @@ async fn a_stream_ends_when_its_token_expires() {
     claims["exp"] = (super::now() - 58).into();
     let request = bearing(&bank.issuer.token(&claims), TailEventsRequest::default());
     let tail = bank.service.queries.clone().tail_events(request).await.unwrap();
-    let ended = timeout(SEEN_WITHIN, tail.into_inner().message()).await.expect("it ends");
-    let ended = ended.unwrap_err();
-    assert_eq!(
-        (ended.code(), reason(&ended).as_str()),
-        (Code::Unauthenticated, "CREDENTIALS_INVALID")
-    );
+    assert_ends(&mut tail.into_inner(), "its token has expired").await;
+}
+
+/// That a stream ends soon, and says why.
+pub(super) async fn assert_ends<T>(stream: &mut Streaming<T>, what: &str) {
+    let ended = async {
+        loop {
+            match stream.message().await {
+                Ok(message) => assert!(message.is_some(), "{what}: it says why it ends"),
+                Err(status) => break status,
+            }
+        }
+    };
+    let ended = timeout(SEEN_WITHIN, ended).await;
+    let ended = ended.unwrap_or_else(|_| panic!("{what}: it goes on"));
+    let told = (ended.code(), reason(&ended));
+    assert_eq!(told, (Code::Unauthenticated, "CREDENTIALS_INVALID".to_owned()), "{what}");
+}
+
+/// That a tail goes on as far as an event that is right.
+async fn assert_tells(tail: &mut Streaming<TailEventsResponse>, is_right: impl Fn(&Event) -> bool) {
+    let told =
+        async { while !tail.message().await.unwrap().unwrap().events.iter().any(&is_right) {} };
+    timeout(SEEN_WITHIN, told).await.expect("it goes on");
+}
+
+#[tokio::test]
+async fn streams_of_a_key_end_when_it_is_taken_away() {
+    // Of three keys one goes, one stays, and under the name of the third there is another one. The
+    // principals stay as they are, and so does what they have opened with their tokens.
+    let bank = Bank::open().await;
+    let [rsa, ed] = &bank.other_keys;
+    let tail = |token: String| {
+        let request = bearing(&token, TailEventsRequest::default());
+        let mut queries = bank.service.queries.clone();
+        async move { queries.tail_events(request).await.unwrap().into_inner() }
+    };
+    let claims = super::claims("reader");
+    let mut of_gone = tail(bank.issuer.token(&claims)).await;
+    let mut of_kept = tail(rsa.token(&claims)).await;
+    let mut by_itself = tail(bank.reader.clone()).await;
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let request = bearing(&ed.token(&super::claims("writer")), ReceiverStream::new(receiver));
+    let answers = bank.service.commands.clone().execute_stream(request).await.unwrap();
+    let mut of_replaced = answers.into_inner();
+    let batch = || ExecuteStreamRequest {
+        commands: vec![deposit(&bank.foreign, 1).in_batch()],
+        return_results: false,
+    };
+    sender.send(batch()).await.unwrap();
+    assert_eq!(of_replaced.message().await.unwrap().unwrap().accepted_count, 1);
+
+    bank.files.write("keys", &jwk_set(&[rsa, &Issuer::ed("ed")]));
+    assert_ends(&mut of_gone, "its key is gone").await;
+    assert_ends(&mut of_replaced, "another key has its name").await;
+    // What it sends now is not carried out.
+    let _nobody_may_take_it = sender.send(batch()).await;
+    let account = bank.call(&bank.admin, get(&bank.foreign)).await.unwrap().account.unwrap();
+    assert_eq!(account.balance_minor, 1_001);
+    let event = bank.call(&bank.admin, deposit(&bank.own[0], 1)).await.unwrap().event.unwrap();
+    for going_on in [&mut of_kept, &mut by_itself] {
+        assert_tells(going_on, |told| told.position == event.position).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_token_was_rotated() {
+    // The principal stays, and is let in by its new token, also before the old one is gone.
+    let bank = Bank::open().await;
+    let new = daybook::access::new_token().unwrap();
+    let admin = principal("admin", "admin", &bank.admin, "");
+    bank.replace(&(with_tokens("reader", &[&bank.reader]) + &admin)).await;
+    let request = bearing(&bank.reader, TailEventsRequest::default());
+    let mut tail = bank.service.queries.clone().tail_events(request).await.unwrap().into_inner();
+    bank.replace(&(with_tokens("reader", &[&bank.reader, &new]) + &admin)).await;
+    bank.call(&new, get(&bank.foreign)).await.unwrap();
+    let event = bank.call(&bank.admin, deposit(&bank.own[0], 1)).await.unwrap().event.unwrap();
+    assert_tells(&mut tail, |told| told.position == event.position).await;
+    bank.replace(&(with_tokens("reader", &[&new]) + &admin)).await;
+    assert_ends(&mut tail, "its token is gone").await;
+    bank.call(&new, get(&bank.foreign)).await.unwrap();
 }
 
 #[tokio::test]
@@ -180,28 +257,13 @@ async fn streams_end_when_something_is_taken_from_their_principal() {
     let reader = principal("reader", "reader", &bank.reader, &own);
     let writer = principal("writer", "reader", &bank.writer, "");
     bank.replace(&(keep + &reader + &writer)).await;
-    let ended = loop {
-        match timeout(SEEN_WITHIN, of_reader.message()).await.expect("it ends") {
-            Ok(message) => assert!(message.is_some(), "it says why it ends"),
-            Err(status) => break status,
-        }
-    };
-    assert_eq!(ended.code(), Code::Unauthenticated);
-    assert_eq!(reason(&ended), "CREDENTIALS_INVALID");
-    let ended = timeout(SEEN_WITHIN, answers.message()).await.expect("it ends").unwrap_err();
-    assert_eq!(ended.code(), Code::Unauthenticated);
-    assert_eq!(reason(&ended), "CREDENTIALS_INVALID");
+    assert_ends(&mut of_reader, "it is limited now").await;
+    assert_ends(&mut answers, "it is a reader now").await;
     // What it sends now is not carried out.
     let _nobody_may_take_it = sender.send(batch()).await;
     let account = bank.call(&bank.admin, get(&bank.foreign)).await.unwrap().account.unwrap();
     assert_eq!(account.balance_minor, 1_001);
 
     bank.call(&bank.admin, deposit(&bank.own[0], 1)).await.unwrap();
-    loop {
-        let message = timeout(SEEN_WITHIN, of_admin.message()).await.expect("it goes on");
-        let events = message.unwrap().unwrap().events;
-        if events.iter().any(|event| event.account_id == bank.own[0]) {
-            break;
-        }
-    }
+    assert_tells(&mut of_admin, |event| event.account_id == bank.own[0] && event.version > 1).await;
 }
