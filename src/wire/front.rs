@@ -181,7 +181,14 @@ impl Services {
             Method::Page | Method::Query | Method::Tail => self.queries.clone().call(request),
             Method::Check | Method::Other => {
                 let mut others = self.others.clone();
-                Box::pin(async move { others.call(request).await })
+                let visit = request.extensions().get::<Visit>().cloned();
+                Box::pin(async move {
+                    let answer = others.call(request).await?;
+                    Ok(match visit {
+                        Some(visit) => guarded::attended(answer, visit),
+                        None => answer,
+                    })
+                })
             }
         }
     }

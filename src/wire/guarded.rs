@@ -9,8 +9,13 @@ use std::{
 };
 
 use futures_util::Stream;
+use hyper::body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
-use tonic::Status;
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{Body as HttpBody, Bytes, http},
+};
 
 use super::{entrance::Visit, status};
 
@@ -51,6 +56,50 @@ pub(super) fn guarded<T: 'static>(
     let deadline = Deadline::after(timeout.map(|timeout| timeout.saturating_add(STREAM_GRACE)));
     let visit = visit.map(|visit| -> Ended { Box::pin(visit.ended()) });
     Box::pin(Guarded { messages: Some(Box::pin(messages)), deadline, visit })
+}
+
+/// The same answer of a service that is not ours. It ends as well when its caller is not let in any
+/// more.
+pub(super) fn attended(answer: http::Response<Body>, visit: Visit) -> http::Response<Body> {
+    let visit: Ended = Box::pin(visit.ended());
+    answer.map(|body| Body::new(Attended { open: Some((body, visit)) }))
+}
+
+struct Attended {
+    /// None once it was cut.
+    open: Option<(Body, Ended)>,
+}
+
+impl HttpBody for Attended {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some((body, visit)) = &mut self.open else { return Poll::Ready(None) };
+        let Poll::Ready(status) = visit.as_mut().poll(context) else {
+            return Pin::new(body).poll_frame(context);
+        };
+        self.open = None;
+        Poll::Ready(Some(trailers(&status)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.open.as_ref().is_none_or(|(body, _)| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.open.as_ref().map(|(body, _)| body.size_hint()).unwrap_or_default()
+    }
+}
+
+/// The end of an answer that has begun.
+fn trailers(status: &Status) -> Result<Frame<Bytes>, Status> {
+    let mut trailers = http::HeaderMap::new();
+    status.add_header(&mut trailers)?;
+    Ok(Frame::trailers(trailers))
 }
 
 /// Waits until a caller may not go on.

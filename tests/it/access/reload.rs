@@ -15,6 +15,10 @@ use daybook::proto::{Event, ExecuteStreamRequest, TailEventsRequest, TailEventsR
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest,
+};
 
 use super::{Bank, assert_denied, bearing, call, principal};
 use crate::{
@@ -211,6 +215,21 @@ async fn streams_of_a_key_end_when_it_is_taken_away() {
     for going_on in [&mut of_kept, &mut by_itself] {
         assert_tells(going_on, |told| told.position == event.position).await;
     }
+}
+
+#[tokio::test]
+async fn a_reflection_ends_when_its_principal_goes() {
+    let bank = Bank::open().await;
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let request = bearing(&bank.reader, ReceiverStream::new(receiver));
+    let mut client = ServerReflectionClient::new(bank.service.channel.clone());
+    let list = MessageRequest::ListServices(String::new());
+    let question = ServerReflectionRequest { message_request: Some(list), ..Default::default() };
+    sender.send(question.clone()).await.unwrap();
+    let mut answers = client.server_reflection_info(request).await.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().is_some());
+    bank.replace(&principal("admin", "admin", &bank.admin, "")).await;
+    assert_ends(&mut answers, "its principal is gone").await;
 }
 
 #[tokio::test]
