@@ -15,6 +15,7 @@ use daybook::{
         SystemClock,
         config::{self, Config, ServeArgs},
         telemetry,
+        traces::{CollectorError, TracesError},
     },
     server::{self, Listeners, ServeError, tls::TlsError},
 };
@@ -262,6 +263,15 @@ fn tls_exit_code(error: &TlsError) -> u8 {
     }
 }
 
+fn traces_exit_code(error: &TracesError) -> u8 {
+    match error {
+        TracesError::Collector(CollectorError::Unreadable { .. }) => EXIT_IO,
+        TracesError::Environment(_) | TracesError::Collector(_) | TracesError::Exporter(_) => {
+            EXIT_USAGE
+        }
+    }
+}
+
 fn access_exit_code(error: &LoadError) -> u8 {
     match error {
         LoadError::Unreadable { .. } => EXIT_IO,
@@ -275,7 +285,7 @@ impl Failure {
         let (message, exit_code) = match error {
             ServeError::Open(open) => (format!("{directory}: {error}"), open_exit_code(open)),
             ServeError::Tls(tls) => (error.to_string(), tls_exit_code(tls)),
-            ServeError::Traces(_) => (error.to_string(), EXIT_USAGE),
+            ServeError::Traces(traces) => (error.to_string(), traces_exit_code(traces)),
             ServeError::Access(access) => (error.to_string(), access_exit_code(access)),
             ServeError::Directory(_) | ServeError::Io(_) => (error.to_string(), EXIT_IO),
             ServeError::Reflection(_) | ServeError::Panicked(_) | ServeError::Latched => {

@@ -3,7 +3,8 @@
 //! It owns the configuration ([`config`]), the logs of the process ([`telemetry`]), what is counted
 //! ([`figures`]) and how scrapers read it ([`exposition`]), what the process takes of the machine
 //! ([`process`]), the traces of calls ([`traces`]), what the service manager is told ([`notify`]),
-//! files that are read again ([`Followed`]) and the wall clock ([`Clock`]). It must not know
+//! files of PEM ([`pem`]), files that
+//! are read again ([`Followed`]) and the wall clock ([`Clock`]). It must not know
 //! accounts, money, events or the log that keeps them: a setting that one of those rooms reads is a
 //! plain number, path or duration here.
 
@@ -13,6 +14,7 @@ pub mod exposition;
 pub mod figures;
 mod followed;
 pub mod notify;
+pub mod pem;
 pub mod process;
 pub mod telemetry;
 pub mod traces;

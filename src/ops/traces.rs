@@ -12,14 +12,18 @@ use opentelemetry::{
     propagation::{Extractor, TextMapPropagator as _},
     trace::{Span as _, SpanBuilder, SpanKind, Status, Tracer as _, TracerProvider as _},
 };
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithTonicConfig as _};
 use opentelemetry_sdk::{
     Resource,
     propagation::TraceContextPropagator,
     trace::{SdkTracer, SdkTracerProvider, Span as SdkSpan},
 };
 
-use super::config::environment::{self, Traced, UnknownProtocol};
+use super::config::environment::{self, EnvironmentError, Traced};
+
+mod collector;
+
+pub use collector::CollectorError;
 
 /// What the server is called in traces unless the environment says otherwise.
 const SERVICE_NAME: &str = "daybook";
@@ -36,9 +40,12 @@ const OTHER: &str = "_OTHER";
 /// Why no traces can be sent, though the environment asks for them.
 #[derive(Debug, thiserror::Error)]
 pub enum TracesError {
-    /// It asks for a protocol that is not spoken here.
+    /// It asks for what is not done here.
     #[error(transparent)]
-    Protocol(#[from] UnknownProtocol),
+    Environment(#[from] EnvironmentError),
+    /// What it says of TLS is not right.
+    #[error(transparent)]
+    Collector(#[from] CollectorError),
     /// What it says of the collector is not right.
     #[error("traces cannot be sent as OTEL_EXPORTER_OTLP_... say: {0}")]
     Exporter(#[from] ExporterBuildError),
@@ -81,10 +88,13 @@ impl Traces {
     /// # Errors
     /// [`TracesError`] when it asks for what cannot be.
     pub fn from_environment() -> Result<Option<Self>, TracesError> {
-        match environment::traced()? {
-            Traced::No => Ok(None),
-            Traced::Yes => Ok(Some(Self::new(SpanExporter::builder().with_tonic().build()?))),
-        }
+        let exporter = SpanExporter::builder().with_tonic();
+        let exporter = match environment::traced()? {
+            Traced::No => return Ok(None),
+            Traced::Plain => exporter,
+            Traced::Secured(secured) => exporter.with_tls_config(collector::tls(&secured)?),
+        };
+        Ok(Some(Self::new(exporter.build()?)))
     }
 
     fn new(exporter: impl opentelemetry_sdk::trace::SpanExporter + 'static) -> Self {

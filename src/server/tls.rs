@@ -13,16 +13,17 @@ use tokio::{sync::watch, task::spawn_blocking};
 use tokio_rustls::rustls::{
     self, RootCertStore, ServerConfig,
     crypto::ring,
-    pki_types::{
-        CertificateDer, PrivateKeyDer,
-        pem::{self, PemObject as _},
-    },
+    pki_types::CertificateDer,
     server::WebPkiClientVerifier,
     version::{TLS12, TLS13},
 };
 use tracing::{error, info};
 
-use crate::ops::{Followed, config::TlsFiles};
+use crate::ops::{
+    Followed,
+    config::TlsFiles,
+    pem::{self, PemError},
+};
 
 /// The protocol that both sides agree on within TLS.
 const HTTP2: &[u8] = b"h2";
@@ -79,8 +80,8 @@ pub fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
         }
     };
     let chain = certificates("tls_certificate", &files.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key);
-    let key = key.map_err(|error| no_pem("tls_key", &files.key, error))?;
+    let key = pem::read(&files.key).and_then(|text| pem::private_key(&text));
+    let key = key.map_err(|error| of_pem("tls_key", &files.key, error))?;
     let mut config = config.with_single_cert(chain, key).map_err(TlsError::Pair)?;
     config.alpn_protocols = vec![HTTP2.to_vec()];
     Ok(Arc::new(config))
@@ -88,23 +89,14 @@ pub fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
 
 /// The certificates of a file, of which there has to be one.
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let found = found.map_err(|error| no_pem(key, path, error))?;
-    if found.is_empty() {
-        return Err(wrong(key, path, &"no certificate in it"));
-    }
-    Ok(found)
+    let found = pem::read(path).and_then(|text| pem::certificates(&text));
+    found.map_err(|error| of_pem(key, path, error))
 }
 
-/// What is wrong with a file of PEM, without anything of what is in it.
-fn no_pem(key: &'static str, path: &Path, error: pem::Error) -> TlsError {
-    if let pem::Error::Io(error) = error {
-        TlsError::Unreadable { key, path: path.to_owned(), error }
-    } else if matches!(error, pem::Error::NoItemsFound) {
-        wrong(key, path, &"no private key in it")
-    } else {
-        wrong(key, path, &"not valid PEM")
+fn of_pem(key: &'static str, path: &Path, error: PemError) -> TlsError {
+    match error {
+        PemError::Unreadable(error) => TlsError::Unreadable { key, path: path.to_owned(), error },
+        PemError::Wrong(reason) => wrong(key, path, &reason),
     }
 }
 
