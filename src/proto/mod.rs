@@ -2,7 +2,7 @@
 
 mod codec;
 
-pub use codec::SliceCodec;
+pub use codec::{SliceCodec, TOO_MANY_FIELDS};
 
 tonic::include_proto!("daybook.v1");
 

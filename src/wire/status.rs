@@ -17,6 +17,7 @@ use crate::{
     domain::{AccountId, Refusal, SagaId, TransferError},
     event_store::{Failure, HistoryError},
     log::ReadError,
+    proto::TOO_MANY_FIELDS,
     views::{AsOfError, BehindError, SagaView},
 };
 
@@ -253,6 +254,8 @@ pub(super) fn of_transport(status: Status, bytes_max: usize) -> Status {
     // Ours always have details; without them it is the transport's own word.
     let (reason, message) = if !status.details().is_empty() {
         return status;
+    } else if code == Code::OutOfRange && status.message() == TOO_MANY_FIELDS {
+        return Report::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", TOO_MANY_FIELDS).finish();
     } else if code == Code::OutOfRange {
         return message_too_large(bytes_max);
     } else if code == Code::Internal {

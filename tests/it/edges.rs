@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use daybook::proto::{
-    DepositMoneyRequest, ExecuteStreamRequest, GetAccountRequest, TailEventsRequest,
+    BatchCommand, DepositMoneyRequest, ExecuteStreamRequest, ExecuteStreamResponse,
+    GetAccountRequest, TailEventsRequest,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -18,7 +19,7 @@ use tonic_health::pb::{
 };
 
 use crate::service::{
-    Client, InBatch as _, Service, assert_refused, deposit, fresh_id, from, get, reason,
+    Client, InBatch as _, Service, assert_refused, batch_of, deposit, fresh_id, from, get, reason,
 };
 
 /// How long anything here may take on a busy machine.
@@ -116,12 +117,41 @@ async fn messages_that_are_too_large_are_resource_exhausted_everywhere() {
     assert_refused(service.tail(request).await, Code::ResourceExhausted, "MESSAGE_TOO_LARGE");
 
     let batches = [vec![deposit(&id, 5).in_batch()], vec![large.in_batch()]];
+    let refused = second_of(&service, batches).await;
+    assert_refused(refused, Code::ResourceExhausted, "MESSAGE_TOO_LARGE");
+    assert_eq!(service.balance(&id).await, 5, "what came before it is carried out");
+}
+
+/// What becomes of the second batch of a stream, whose first one is carried out.
+async fn second_of(
+    service: &Service,
+    batches: [Vec<BatchCommand>; 2],
+) -> Result<Option<ExecuteStreamResponse>, Status> {
     let requests = batches.map(|commands| ExecuteStreamRequest { commands, return_results: false });
     let answers = service.commands.clone().execute_stream(tokio_stream::iter(requests)).await;
     let mut answers = answers.unwrap().into_inner();
     assert_eq!(answers.message().await.unwrap().unwrap().accepted_count, 1);
-    assert_refused(answers.message().await, Code::ResourceExhausted, "MESSAGE_TOO_LARGE");
-    assert_eq!(service.balance(&id).await, 5, "what came before it is carried out");
+    answers.message().await
+}
+
+#[tokio::test]
+async fn messages_of_too_many_parts_are_too_large_as_well() {
+    // Each is two bytes on the wire, and a hundred times as many in memory.
+    let service = Service::in_memory().await;
+    let id = service.opened(0).await;
+    for (count, code, reason) in [
+        (19_000, Code::InvalidArgument, "INVALID_FIELDS"),
+        (20_001, Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
+        (2_000_000, Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
+    ] {
+        let commands = vec![BatchCommand::default(); count];
+        assert_refused(service.call(batch_of(commands.clone())).await, code, reason);
+        let request = TailEventsRequest { account_ids: vec![String::new(); count], ..from(0) };
+        assert_refused(service.tail(request).await, code, reason);
+        let batches = [vec![deposit(&id, 5).in_batch()], commands];
+        assert_refused(second_of(&service, batches).await, code, reason);
+    }
+    assert_eq!(service.balance(&id).await, 15);
 }
 
 #[tokio::test]
