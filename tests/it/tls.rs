@@ -5,6 +5,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,7 +18,16 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    sync::oneshot,
+    task::JoinHandle,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{self, ClientConfig, RootCertStore, pki_types::ServerName},
+};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::service::{Client, open};
@@ -243,6 +253,28 @@ async fn older_versions_are_refused() {
     });
     let answer = answer.await.unwrap();
     assert_eq!((answer[0], &answer[3..]), (0x15, ALERT_PROTOCOL_VERSION), "{answer:x?}");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_is_told_so_over_tls() {
+    // Where it does not say within TLS what it speaks: else the handshake fails.
+    let ours = authority("ours");
+    let served = Served::start(&Pair::of_server(&ours), None).await;
+    let mut roots = RootCertStore::empty();
+    roots.add(ours.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(served.address).await.unwrap();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("it ends in order");
+    assert!(answer.starts_with("HTTP/1.1 505 "), "{answer}");
+    assert!(answer.ends_with("needs HTTP/2.\r\n"), "{answer}");
     served.stop().await;
 }
 

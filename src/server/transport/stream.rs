@@ -8,13 +8,60 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
 /// What a client of HTTP/2 says first.
 pub(in crate::server) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a client of HTTP/1 says first: a method, and a space.
+const METHODS: [&[u8]; 9] = [
+    b"GET ",
+    b"HEAD ",
+    b"POST ",
+    b"PUT ",
+    b"DELETE ",
+    b"CONNECT ",
+    b"OPTIONS ",
+    b"TRACE ",
+    b"PATCH ",
+];
+/// What such a client is told: it is most often a person who has taken this for another port.
+const HTTP1_ANSWER: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\n\
+    content-type: text/plain\r\n\
+    content-length: 44\r\n\
+    connection: close\r\n\
+    \r\n\
+    This port speaks gRPC, which needs HTTP/2.\r\n";
+/// How much of what it says beyond that is thrown away: what nobody has read when a connection is
+/// closed resets it, and the answer is lost with it.
+const HTTP1_BYTES_MAX: u64 = 64 * 1024;
+
+/// What the first bytes of a peer are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    Http2,
+    Http1,
+    /// Nobody knows yet.
+    Unclear,
+    Other,
+}
+
+impl First {
+    fn of(said: &[u8]) -> Self {
+        if said == PREFACE {
+            Self::Http2
+        } else if METHODS.iter().any(|method| said.starts_with(method)) {
+            Self::Http1
+        } else if PREFACE.starts_with(said) || METHODS.iter().any(|it| it.starts_with(said)) {
+            Self::Unclear
+        } else {
+            Self::Other
+        }
+    }
+}
 
 /// A stream whose peer has said that it speaks HTTP/2.
 pub(super) struct Opened {
@@ -30,7 +77,8 @@ enum Wire {
 }
 
 impl Opened {
-    /// Waits for the first words, which have to come over TLS if there is any.
+    /// Waits for the first words, which have to come over TLS if there is any. A peer that speaks
+    /// HTTP/1 is told that nobody here does.
     ///
     /// # Errors
     /// When the peer says anything else, or leaves.
@@ -43,18 +91,21 @@ impl Opened {
             Some(tls) => Wire::Tls(Box::new(TlsAcceptor::from(tls).accept(stream).await?)),
         };
         let (mut said, mut length) = ([0; PREFACE.len()], 0_usize);
-        while let Some(room) = said.get_mut(length..).filter(|room| !room.is_empty()) {
-            let read = stream.read(room).await?;
+        loop {
+            let read = stream.read(said.get_mut(length..).unwrap_or_default()).await?;
             length = length.saturating_add(read);
-            let is_preface = said.get(..length).is_some_and(|said| PREFACE.starts_with(said));
-            if read == 0 || !is_preface {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "the peer does not speak HTTP/2",
-                ));
+            match First::of(said.get(..length).unwrap_or_default()) {
+                First::Http2 => return Ok(Self { stream, first: PREFACE }),
+                First::Unclear if read > 0 => {}
+                First::Http1 => {
+                    stream.refuse_http1().await?;
+                    return Err(wrong("the peer speaks HTTP/1"));
+                }
+                First::Unclear | First::Other => {
+                    return Err(wrong("the peer does not speak HTTP/2"));
+                }
             }
         }
-        Ok(Self { stream, first: PREFACE })
     }
 
     /// The certificate that the peer has proved to own, as DER.
@@ -66,6 +117,20 @@ impl Opened {
                 certificates.first().map(|certificate| certificate.to_vec())
             }
         }
+    }
+}
+
+fn wrong(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+impl Wire {
+    /// Tells the peer so, and hears what it still has to say.
+    async fn refuse_http1(&mut self) -> io::Result<()> {
+        self.write_all(HTTP1_ANSWER).await?;
+        self.shutdown().await?;
+        tokio::io::copy(&mut self.take(HTTP1_BYTES_MAX), &mut tokio::io::sink()).await?;
+        Ok(())
     }
 }
 
@@ -158,5 +223,42 @@ impl AsyncWrite for Wire {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_bytes_tell_who_speaks() {
+        for (said, first) in [
+            (PREFACE, First::Http2),
+            (b"", First::Unclear),
+            (b"P", First::Unclear),
+            (b"PRI * HTTP/2.0\r\n\r\nSM", First::Unclear),
+            (b"PUT", First::Unclear),
+            (b"OPTIONS", First::Unclear),
+            (b"GET ", First::Http1),
+            (b"GET / HTTP/1.1\r\n", First::Http1),
+            (b"POST /very/long/path/to/s", First::Http1),
+            (b"get / HTTP/1.1\r\n", First::Other),
+            (b"GETS / HTTP/1.1\r\n", First::Other),
+            (b"PRI * HTTP/1.1\r\n", First::Other),
+            (b"\x16\x03\x01", First::Other),
+            (b"SSH-2.0-", First::Other),
+        ] {
+            assert_eq!(First::of(said), first, "{}", said.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn the_answer_is_as_long_as_it_says() {
+        let text = std::str::from_utf8(HTTP1_ANSWER).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+        let mut lines = head.split("\r\n");
+        assert_eq!(lines.next(), Some("HTTP/1.1 505 HTTP Version Not Supported"));
+        assert!(lines.all(|line| line.contains(": ") && !line.starts_with(' ')), "{head}");
     }
 }

@@ -1,10 +1,13 @@
 //! Bytes that are no messages: each gets a clean status, and the server goes on.
 
+use std::{net::SocketAddr, time::Duration};
+
 use daybook::proto::{self, BatchCommand};
 use prost::Message as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::{sleep, timeout},
 };
 use tonic::{
     Code, Request, Status,
@@ -15,6 +18,8 @@ use tonic::{
 use super::Untouched;
 use crate::service::{Client, InBatch as _, Random, batch_of, deposit, from, open, reason};
 
+/// How long anything here may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Every rpc whose request is one message.
 const METHODS: [&str; 14] = [
     "CommandService/OpenAccount",
@@ -225,6 +230,48 @@ async fn connections_that_do_not_speak_http2_are_closed() {
         // A reset is an end as well.
         let _closed = stream.read_to_end(&mut answer).await;
         assert!(answer.len() < 1_024);
+    }
+    untouched.finish().await;
+}
+
+/// Says these pieces one after another, and gives all that is answered, to an end in order.
+async fn exchange(address: SocketAddr, pieces: &[&[u8]]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    for piece in pieces {
+        stream.write_all(piece).await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+    }
+    let mut answer = String::new();
+    let read = timeout(PATIENCE, stream.read_to_string(&mut answer)).await;
+    read.expect("it is closed").expect("and not reset");
+    answer
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_is_told_so() {
+    // At once, and to the end, also if it says more than is read, or its first words in pieces.
+    let untouched = Untouched::new().await;
+    let address = untouched.service.address();
+    let long = [b"POST /upload HTTP/1.1\r\nhost: a\r\n\r\n".to_vec(), vec![7; 30_000]].concat();
+    for pieces in [
+        &[&b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..]][..],
+        &[b"P", b"U", b"T /a HTTP/1.1\r\nhost: a\r\n\r\n"],
+        &[&long],
+    ] {
+        let answer = exchange(address, pieces).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 505 "), "{head}");
+        assert!(head.ends_with("connection: close"), "{head}");
+        assert_eq!(body, "This port speaks gRPC, which needs HTTP/2.\r\n");
+    }
+    // What is nothing of that kind is closed, and told nothing.
+    for pieces in [&[&b"EHLO a\r\n"[..]][..], &[b"PRI * HTTP/1.1\r\n"], &[b"GE", b"T? "]] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&pieces.concat()).await.unwrap();
+        let mut answer = Vec::new();
+        let _a_reset_is_an_end = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
+        assert!(answer.is_empty(), "{answer:?}");
     }
     untouched.finish().await;
 }
