@@ -28,15 +28,23 @@ impl Bucket {
     /// # Errors
     /// After how long there is one again.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        self.full_at = self.full_after_one(now)?;
+        Ok(())
+    }
+
+    /// Whether one could be taken.
+    ///
+    /// # Errors
+    /// As [`Bucket::take`].
+    pub(super) fn has_one(&self, now: Instant) -> Result<(), Duration> {
+        self.full_after_one(now).map(|_| ())
+    }
+
+    fn full_after_one(&self, now: Instant) -> Result<Instant, Duration> {
         let full_at = self.full_at.max(now).checked_add(self.interval);
         let Some(full_at) = full_at else { return Err(BURST) };
         let over = full_at.saturating_duration_since(now).saturating_sub(BURST);
-        if over.is_zero() {
-            self.full_at = full_at;
-            Ok(())
-        } else {
-            Err(over)
-        }
+        if over.is_zero() { Ok(full_at) } else { Err(over) }
     }
 }
 
@@ -50,8 +58,10 @@ mod tests {
         for rate in [1_u32, 3, 10, 1_000] {
             let mut bucket = Bucket::new(rate, begin);
             for _ in 0..rate {
+                assert_eq!(bucket.has_one(begin), Ok(()), "{rate}");
                 assert_eq!(bucket.take(begin), Ok(()), "{rate}");
             }
+            assert_eq!(bucket.has_one(begin), bucket.take(begin), "{rate}");
             let wait = bucket.take(begin).unwrap_err();
             assert!(!wait.is_zero() && wait <= BURST / rate, "{rate}: {wait:?}");
             let almost = begin + wait - Duration::from_nanos(1);

@@ -1,6 +1,6 @@
 //! Callers: who a call is from, once that is known.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
@@ -76,7 +76,13 @@ impl Caller {
         Ok(Some(place))
     }
 
-    /// Waits until it may give the next batch of a stream.
+    /// After how long it may give the next batch of a stream; None if now.
+    #[must_use]
+    pub fn is_early(&self) -> Option<Duration> {
+        self.0.quota.is_early(Instant::now())
+    }
+
+    /// Counts the next batch of a stream, and waits if it is too early for that.
     pub async fn paced(&self) {
         while let Err(Exceeded { retry, .. }) = self.0.quota.pace(Instant::now()) {
             sleep(retry).await;

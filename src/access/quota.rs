@@ -81,6 +81,12 @@ impl Quota {
         bucket.take(now).map_err(exceeded)
     }
 
+    /// Whether one more call would come too early, and when it would not.
+    pub(super) fn is_early(&self, now: Instant) -> Option<Duration> {
+        let bucket = self.bucket.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket.has_one(now).err()
+    }
+
     /// A place for one more call or tail.
     ///
     /// # Errors
@@ -142,9 +148,11 @@ mod tests {
             quota.pace(now).unwrap();
         }
         let exceeded = quota.pace(now).unwrap_err();
+        assert_eq!(quota.is_early(now), Some(exceeded.retry));
         assert_eq!((exceeded.quota, exceeded.limit), ("rate_per_principal", 5));
         assert_eq!(exceeded.retry, Duration::from_millis(200));
         let later = now + exceeded.retry;
+        assert_eq!(quota.is_early(later), None);
         quota.pace(later).unwrap();
         assert!(quota.pace(later).is_err());
     }
@@ -153,5 +161,6 @@ mod tests {
     fn without_a_rate_nothing_is_paced() {
         let quota = quota(1, 0, 1);
         assert!((0..100_000).all(|_| quota.pace(Instant::now()).is_ok()));
+        assert_eq!(quota.is_early(Instant::now()), None);
     }
 }

@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures_util::StreamExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -12,10 +12,12 @@ use super::{
     deadline,
     entrance::{Visit, principal, visit},
     guarded::{Messages, guarded},
+    held::Held,
     late::Late,
     parse, permit,
     reads::Reads,
     render::Done,
+    room::{self, Room, Taken},
     status,
 };
 use crate::{
@@ -28,13 +30,13 @@ use crate::{
 /// How many batches of one stream may be on their way at once; the stream's sender is held back
 /// at more.
 const STREAM_BATCHES_MAX: usize = 1_024;
-/// How many commands they may have together: those of the largest batch, or of many small ones.
-/// What became of each is kept until its client takes the answer, which takes about a kilobyte,
-/// and a client may never take any.
-const STREAM_COMMANDS_MAX: u32 = 8_190;
-/// The same of all streams together: those of eight that are not taken. More of them wait until the
-/// answers of some are, or their time is over.
-const STREAMS_COMMANDS_MAX: u32 = 8 * STREAM_COMMANDS_MAX;
+/// How many commands they may have together before no further batch is read: those of the largest
+/// one, so that the next is read while that is carried out. What became of each is kept until its
+/// client takes the answer, which takes about a kilobyte, and a client may never take any.
+const STREAM_COMMANDS_MAX: usize = 8_190;
+/// The same of all streams together: with the batch that is read last, those of the eight largest.
+/// More of them wait until the answers of some are taken, or their time is over.
+const STREAMS_COMMANDS_MAX: usize = 7 * STREAM_COMMANDS_MAX;
 
 /// Where commands are carried out. Cheap to clone.
 #[derive(Clone)]
@@ -85,15 +87,15 @@ pub struct Commands {
     pub desk: Late<Desk>,
     limits: Limits,
     stopping: watch::Receiver<bool>,
-    /// For how many commands more all streams have room.
-    room: Arc<Semaphore>,
+    /// Of the commands of all streams.
+    room: Arc<Room>,
 }
 
 impl Commands {
     /// Serves until `stopping` says so: then streams take no more batches, and end.
     #[must_use]
     pub fn new(limits: Limits, stopping: watch::Receiver<bool>) -> Self {
-        Self { desk: Late::default(), limits, stopping, room: room(STREAMS_COMMANDS_MAX) }
+        Self { desk: Late::default(), limits, stopping, room: Room::new(STREAMS_COMMANDS_MAX) }
     }
 }
 
@@ -199,7 +201,8 @@ impl CommandService for Commands {
             stopping: self.stopping.clone(),
             principal: principal(&request),
             visit: visit.clone(),
-            rooms: [room(STREAM_COMMANDS_MAX), Arc::clone(&self.room)],
+            rooms: [Room::new(STREAM_COMMANDS_MAX), Arc::clone(&self.room)],
+            held: request.extensions().get().cloned().unwrap_or_default(),
         };
         tokio::spawn(submissions.submit_all(request.into_inner(), sender));
         let reads = Arc::clone(&desk.reads);
@@ -211,20 +214,12 @@ impl CommandService for Commands {
     }
 }
 
-/// Room for so many commands.
-fn room(commands: u32) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(commands.try_into().unwrap_or(usize::MAX)))
-}
-
-/// The room of a batch: in its stream, and in all of them.
-type Room = [OwnedSemaphorePermit; 2];
-
 /// A batch of a stream that was submitted, and the answer that will come.
 struct Submitted {
     batch: Batch,
     answer: Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>,
-    /// Until its answer is taken.
-    _room: Room,
+    /// Of its stream, and of all of them, until its answer is taken.
+    _room: [Taken; 2],
 }
 
 impl Submitted {
@@ -243,8 +238,10 @@ struct Submissions {
     stopping: watch::Receiver<bool>,
     principal: Option<Principal>,
     visit: Option<Visit>,
-    /// For how many commands more there is room: in this stream, and in all of them.
-    rooms: [Arc<Semaphore>; 2],
+    /// Of this stream, and of all of them.
+    rooms: [Arc<Room>; 2],
+    /// Told when this stream has to wait for room.
+    held: Held,
 }
 
 impl Submissions {
@@ -262,18 +259,16 @@ impl Submissions {
                 // Its caller's deadline has passed, and the caller may never say more.
                 () = sender.closed() => return,
                 status = ended(self.visit.as_ref()) => Some(Err(status)),
-                request = batches.next() => request,
+                request = room::next(
+                    &mut batches,
+                    &self.rooms,
+                    self.visit.as_ref().map(Visit::caller),
+                    || self.held.hold(),
+                ) => request,
             };
             let Some(request) = request else { return };
             let submitted = match request {
-                Ok(request) if is_paced(self.visit.as_ref(), &mut self.stopping).await => {
-                    match self.room_for(&request, &sender).await {
-                        Some(Ok(room)) => self.submit(request, room).await,
-                        Some(Err(status)) => Err(status),
-                        None => return,
-                    }
-                }
-                Ok(_) => Err(status::stopping()),
+                Ok(request) => self.submit(request).await,
                 Err(status) => Err(status::of_transport(status, self.limits.message_bytes)),
             };
             let ends = submitted.is_err();
@@ -283,37 +278,14 @@ impl Submissions {
         }
     }
 
-    /// Waits until there is room for a batch; None when nobody waits for its answer any more. One
-    /// that has too many commands, of which it is told then, needs all of the room.
-    async fn room_for(
-        &mut self,
-        request: &proto::ExecuteStreamRequest,
-        sender: &mpsc::Sender<Result<Submitted, Status>>,
-    ) -> Option<Result<Room, Status>> {
-        let commands = u32::try_from(request.commands.len()).unwrap_or(STREAM_COMMANDS_MAX);
-        let commands = commands.min(STREAM_COMMANDS_MAX);
-        let [of_stream, of_all] = self.rooms.clone();
-        // Its own room first: who waits for that must not be in the way of others.
-        let room = async {
-            let of_stream = of_stream.acquire_many_owned(commands).await;
-            let of_all = of_all.acquire_many_owned(commands).await;
-            // They are never closed.
-            Some([of_stream.ok()?, of_all.ok()?])
-        };
-        tokio::select! {
-            biased;
-            _ = self.stopping.wait_for(|stopping| *stopping) => Some(Err(status::stopping())),
-            () = sender.closed() => None,
-            room = room => room.map(Ok),
-        }
-    }
-
-    async fn submit(
-        &self,
-        request: proto::ExecuteStreamRequest,
-        room: Room,
-    ) -> Result<Submitted, Status> {
+    /// Submits a batch that was read.
+    async fn submit(&mut self, request: proto::ExecuteStreamRequest) -> Result<Submitted, Status> {
         let proto::ExecuteStreamRequest { commands, return_results } = request;
+        // Before anything else is waited for.
+        let room = self.rooms.each_ref().map(|room| room.take(commands.len()));
+        if !is_paced(self.visit.as_ref(), &mut self.stopping).await {
+            return Err(status::stopping());
+        }
         let (principal, visit) = (self.principal.clone(), self.visit.as_ref());
         let most = self.limits.batch_commands;
         let mut batch = Batch::parse(principal, commands, return_results, most, visit)?;

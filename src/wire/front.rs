@@ -33,6 +33,7 @@ use super::{
     entrance::Visit,
     form,
     guarded::{self, Deadline},
+    held::Held,
     lane::{Lanes, Method, Place},
     leaving::{self, Untaken},
     metered::Named,
@@ -173,7 +174,12 @@ impl Services {
         let call_time = self.limits.call_time;
         // A call that is answered once has its own deadline.
         let message_time = method.is_stream().then_some(call_time);
-        let request = request.map(|body| self.arrivals.watch(body, message_time));
+        let mut request = request.map(|body| self.arrivals.watch(body, message_time));
+        if method == Method::CommandStream {
+            let held = Held::default();
+            request = request.map(|body| held.watch(body, call_time));
+            request.extensions_mut().insert(held);
+        }
         match method {
             Method::Batch | Method::Command | Method::CommandStream => {
                 self.commands.clone().call(request)

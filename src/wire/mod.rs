@@ -14,6 +14,7 @@ mod entrance;
 mod form;
 mod front;
 mod guarded;
+mod held;
 mod lane;
 mod late;
 mod leaving;
@@ -27,6 +28,7 @@ mod permit;
 mod query_service;
 mod reads;
 mod render;
+mod room;
 mod status;
 mod tail;
 
