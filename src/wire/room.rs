@@ -162,17 +162,17 @@ mod tests {
     async fn many_that_wait_come_in_one_after_another() {
         // Each batch fills the room again, so that the others find none and wait on.
         const STREAMS: usize = 64;
-        let rooms = || [Room::new(usize::MAX), Arc::clone(&ALL)];
-        static ALL: std::sync::LazyLock<Arc<Room>> = std::sync::LazyLock::new(|| Room::new(10));
-        let first = ALL.take(11);
+        let all = Room::new(10);
+        let first = all.take(11);
         let streams: Vec<_> = (0..STREAMS)
             .map(|_| {
-                let rooms = rooms();
+                let all = Arc::clone(&all);
+                let rooms = [Room::new(usize::MAX), Arc::clone(&all)];
                 tokio::spawn(async move {
                     let mut batches = futures_util::stream::iter(0..3);
                     while next(&mut batches, &rooms, None, || {}).await.is_some() {
-                        let taken = ALL.take(20);
-                        assert_eq!(ALL.taken.load(Ordering::Relaxed), 20, "one at a time");
+                        let taken = all.take(20);
+                        assert_eq!(all.taken.load(Ordering::Relaxed), 20, "one at a time");
                         tokio::task::yield_now().await;
                         drop(taken);
                     }

@@ -31,6 +31,11 @@ UNREAD, BATCH = 12, 8_000
 # Of how many commands of a stream at most the messages are taken: those that are carried out, and
 # what fits into the windows of HTTP/2.
 SENT_MAX = 80_000
+# As many streams as the server takes, the reason of deposits of which a batch has megabytes, and
+# how many commands of each are taken at most, on average.
+ALL_STREAMS, LONG_REASON, SENT_MAX_OF_ALL = 64, "x" * 256, 24_000
+# In how many of them messages come at once, and after how long that one is not coming any more.
+FEW_STREAMS, STUCK_SECONDS = 4, 0.3
 # After how many times of a tenth of a second in which nothing is taken it is held back.
 IDLE_ROUNDS = 10
 # A message that is large, and does not end: the last byte of it never comes.
@@ -209,38 +214,56 @@ def idle_streams(target):
 
 def unread_answers(target):
     """A stream of batches, on each of some connections, whose answers are never taken."""
+    take_no_answers(target, UNREAD, UNREAD, "", SENT_MAX, encode((2, 1)))
+
+
+def large_batches_unread(target):
+    """The same of as many streams as there may be, and of large batches. They come one after
+    another, so that those that have come in part are not too many."""
+    take_no_answers(target, ALL_STREAMS, FEW_STREAMS, LONG_REASON, SENT_MAX_OF_ALL)
+
+
+def take_no_answers(target, streams, at_once, reason, sent_max, end=b""):
+    """Batches in so many streams, of deposits with this reason; in so many of them at once."""
     opened = decode(Channel(target.address).call(COMMANDS + "OpenAccount", encode((2, "Ada"))))
     account = first(opened, 1, b"").decode()
-    deposit = encode((1, encode((2, encode((1, account), (2, 1))))))
-    message = deposit * BATCH + encode((2, 1))
+    told = ((3, reason),) if reason else ()
+    deposit = encode((1, encode((2, encode((1, account), (2, 1), *told)))))
+    message = deposit * BATCH + end
     message = b"\0" + len(message).to_bytes(4, "big") + message
-    peers, at, sent, idle = [], [0] * UNREAD, 0, 0
-    for _ in range(UNREAD):
+    peers, at, sent, idle, last = [], [0] * streams, 0, 0, [0.0] * streams
+    for _ in range(streams):
         peers.append(Peer(target, settings=setting(INITIAL_WINDOW_SIZE, 0)))
         peers[-1].send(head(1, block(STREAM)))
         peers[-1].wait(0.2)
     while not target.is_late() and any(peer.is_open and not peer.ended for peer in peers):
-        grown = 0
+        grown, coming = 0, 0
         for number, peer in enumerate(peers):
             piece = message[at[number] : at[number] + PIECE_BYTES]
             taken = grow(peer, 1, piece)
             grown += taken
             at[number] += taken
+            if taken:
+                last[number] = time.monotonic()
             if at[number] >= len(message):
                 at[number], sent = 0, sent + BATCH
+            # One that is held back in the middle of a message is not waited for.
+            coming += at[number] > 0 and time.monotonic() < last[number] + STUCK_SECONDS
+            if coming >= at_once:
+                break
         if not grown:
             take_all(peers, 0.1, lambda: False)
         idle = 0 if grown else idle + 1
         if target.is_over(idle >= IDLE_ROUNDS):
             break
-    target.sent, target.frames = f"{sent:,} commands, {UNREAD} connections", sent
-    target.seen["held back"] = UNREAD
-    is_held_back = idle >= IDLE_ROUNDS or ended(peers) == UNREAD
-    if not is_held_back or sent > SENT_MAX * UNREAD:
+    target.sent, target.frames = f"{sent:,} commands, {streams} connections", sent
+    target.seen["held back"] = streams
+    is_held_back = idle >= IDLE_ROUNDS or ended(peers) == streams
+    if not is_held_back or sent > sent_max * streams:
         target.is_wrong(f"{sent} commands were taken")
-    take_all(peers, CALL_SECONDS + LATE_SECONDS, lambda: ended(peers) >= UNREAD)
-    if ended(peers) < UNREAD:
-        target.is_wrong(f"of {UNREAD} streams whose answers were not taken {ended(peers)} ended")
+    take_all(peers, CALL_SECONDS + LATE_SECONDS, lambda: ended(peers) >= streams)
+    if ended(peers) < streams:
+        target.is_wrong(f"of {streams} streams whose answers were not taken {ended(peers)} ended")
 
 
 def silent(target):
