@@ -1,6 +1,6 @@
 //! Parsing: requests become commands and questions, or a list of all that is wrong with them.
 
-use std::fmt::Display;
+use std::{fmt::Display, ops::RangeInclusive};
 
 use prost_types::Timestamp;
 use tonic::Status;
@@ -13,6 +13,9 @@ use crate::domain::{
     Reason, RequestId, SagaId,
 };
 use crate::proto;
+
+/// From when to when a time may be, in seconds since 1970: the years 1 to 9999, as a Timestamp.
+const TIME_SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 /// How many items a page has when the caller does not say.
 const PAGE_SIZE_DEFAULT: usize = 50;
@@ -99,9 +102,11 @@ impl Violations {
         let micros = || {
             let nanos =
                 i64::from(u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?);
-            time.seconds.checked_mul(1_000_000)?.checked_add(nanos / 1_000)
+            let seconds = Some(time.seconds).filter(|seconds| TIME_SECONDS.contains(seconds))?;
+            seconds.checked_mul(1_000_000)?.checked_add(nanos / 1_000)
         };
-        self.check(field, micros().ok_or("must be a time with 0 to 999,999,999 nanos"))
+        let wrong = "must be a time of the years 1 to 9999, with 0 to 999,999,999 nanos";
+        self.check(field, micros().ok_or(wrong))
     }
 
     /// A value of an enum that stands for a choice; unspecified is none.
