@@ -116,19 +116,13 @@ fn main() -> ExitCode {
             runtime().and_then(|runtime| Ok(runtime.block_on(cli::bench(args))?))
         }
         Command::Token(args) => cli::token(&args).map_err(Failure::from),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "daybook", &mut io::stdout());
-            Ok(())
-        }
+        Command::Completions { shell } => completions(shell).map_err(Failure::from),
         Command::Man => man().map_err(Failure::from),
     };
     match run {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { message, exit_code }) => {
-            #[expect(clippy::print_stderr, reason = "the last word of the process")]
-            {
-                eprintln!("daybook: {message}");
-            }
+            cli::tell(format_args!("daybook: {message}"));
             ExitCode::from(exit_code)
         }
     }
@@ -161,14 +155,23 @@ fn runtime() -> Result<Runtime, Failure> {
 
 /// Prints the manual: the program's page, and those of its commands after it.
 fn man() -> io::Result<()> {
-    let mut out = io::stdout().lock();
     let mut program = Cli::command();
     program.build();
-    clap_mangen::Man::new(program.clone()).render(&mut out)?;
-    for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
-        clap_mangen::Man::new(command.clone()).render(&mut out)?;
-    }
-    Ok(())
+    cli::print(|out| {
+        clap_mangen::Man::new(program.clone()).render(out)?;
+        for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
+            clap_mangen::Man::new(command.clone()).render(out)?;
+        }
+        Ok(())
+    })
+}
+
+/// Prints what a shell needs to complete commands. Made as a whole first: what makes it takes
+/// nobody's leaving.
+fn completions(shell: Shell) -> io::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "daybook", &mut script);
+    cli::print(|out| out.write_all(&script))
 }
 
 fn resolve(args: ServeArgs) -> Result<Config, Failure> {
@@ -188,11 +191,7 @@ fn check_config(args: ServeArgs) -> Result<(), Failure> {
         exit_code: access_exit_code(&error),
         message: error.to_string(),
     })?;
-    #[expect(clippy::print_stdout, reason = "what was asked for")]
-    {
-        print!("{config}");
-    }
-    Ok(())
+    Ok(cli::print(|out| write!(out, "{config}"))?)
 }
 
 fn serve(args: ServeArgs) -> Result<(), Failure> {

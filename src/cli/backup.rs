@@ -1,12 +1,8 @@
 //! `daybook backup` and `daybook restore`: copies of a data directory, made and used.
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{io, path::PathBuf, time::Duration};
 
-use super::{CliError, progress::Progress};
+use super::{CliError, output, progress::Progress};
 use crate::{
     event_store::REQUEST_ID_WINDOW_DEFAULT,
     log::file::{self, Copied, StdDisk},
@@ -95,9 +91,10 @@ pub fn restore(args: &RestoreArgs) -> Result<(), CliError> {
 
 fn print(copied: &Copied) -> io::Result<()> {
     let Copied { log_id, position, hash, segments_copied, segments_kept } = copied;
-    let mut out = io::stdout().lock();
-    writeln!(out, "log id    {}", uuid::Uuid::from_bytes(*log_id))?;
-    writeln!(out, "position  {position}")?;
-    writeln!(out, "hash      {}", blake3::Hash::from_bytes(*hash))?;
-    writeln!(out, "segments  {segments_copied} copied, {segments_kept} kept")
+    output::print(|out| {
+        writeln!(out, "log id    {}", uuid::Uuid::from_bytes(*log_id))?;
+        writeln!(out, "position  {position}")?;
+        writeln!(out, "hash      {}", blake3::Hash::from_bytes(*hash))?;
+        writeln!(out, "segments  {segments_copied} copied, {segments_kept} kept")
+    })
 }

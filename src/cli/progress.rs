@@ -2,6 +2,8 @@
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
+use super::output;
+
 /// Told how many bytes are done, and how many there are.
 pub(super) struct Progress {
     what: &'static str,
@@ -22,10 +24,7 @@ impl Progress {
         if self.bar.is_hidden() && tenths > self.tenths {
             self.tenths = tenths;
             let percent = tenths.saturating_mul(10);
-            #[expect(clippy::print_stderr, reason = "for who watches a command that takes long")]
-            {
-                eprintln!("{}: {percent} % of {}", self.what, HumanBytes(total));
-            }
+            output::tell(format_args!("{}: {percent} % of {}", self.what, HumanBytes(total)));
         }
     }
 

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use super::{
     CliError,
     connect::{ConnectArgs, MESSAGE_BYTES_MAX},
-    json,
+    json, output,
 };
 use crate::proto::{
     EventType, TailEventsRequest, TailEventsResponse, query_service_client::QueryServiceClient,
@@ -78,7 +78,7 @@ fn print(message: &TailEventsResponse) -> io::Result<()> {
 
 /// Whoever read our lines may have had enough of them.
 fn finish(failure: io::Error) -> Result<(), CliError> {
-    if failure.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(failure.into()) }
+    if output::has_left(&failure) { Ok(()) } else { Err(failure.into()) }
 }
 
 fn ended(status: &Status, position: Option<i64>) -> CliError {

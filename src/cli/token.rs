@@ -1,8 +1,8 @@
 //! `daybook token`: makes a bearer token, or tells the hash of one.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 
-use super::CliError;
+use super::{CliError, output};
 use crate::access::{TOKEN_BYTES_MAX, hash_of, new_token};
 
 /// Makes a random bearer token of 256 bits. Prints it, and the lines of the credentials file that
@@ -28,10 +28,9 @@ pub struct TokenArgs {
 /// # Errors
 /// [`CliError`] when standard input has no token, or there are no random numbers.
 pub fn token(args: &TokenArgs) -> Result<(), CliError> {
-    let mut out = io::stdout().lock();
     if args.hash {
-        writeln!(out, "{}", hash_of(&read_token(io::stdin().lock())?)?)?;
-        return Ok(());
+        let hash = hash_of(&read_token(io::stdin().lock())?)?;
+        return Ok(output::print(|out| writeln!(out, "{hash}"))?);
     }
     let token = new_token()?;
     let hash = hash_of(&token)?;
@@ -41,9 +40,10 @@ pub fn token(args: &TokenArgs) -> Result<(), CliError> {
     }
     // TOML quotes a text as JSON does.
     let name = serde_json::Value::from(name.as_str());
-    writeln!(out, "{token}\n\n[[principal]]\nname = {name}\nrole = \"{role}\"")?;
-    writeln!(out, "token_sha256 = [\"{hash}\"]")?;
-    Ok(())
+    Ok(output::print(|out| {
+        writeln!(out, "{token}\n\n[[principal]]\nname = {name}\nrole = \"{role}\"")?;
+        writeln!(out, "token_sha256 = [\"{hash}\"]")
+    })?)
 }
 
 /// The token that a stream consists of, with or without blanks and an end of line around it.

@@ -1,11 +1,8 @@
 //! `daybook verify`: looks at every byte of a data directory that no server uses.
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-};
+use std::{io, path::PathBuf};
 
-use super::{CliError, progress::Progress};
+use super::{CliError, output, progress::Progress};
 use crate::{
     event_store::REQUEST_ID_WINDOW_DEFAULT,
     log::file::{self, StdDisk, Verified},
@@ -53,7 +50,6 @@ pub fn verify(args: &VerifyArgs) -> Result<(), CliError> {
 }
 
 fn print(verified: &Verified) -> io::Result<()> {
-    let mut out = io::stdout().lock();
     let end = match (&verified.damage, &verified.torn, verified.is_stopped) {
         (Some(_), _, _) => "damaged".to_owned(),
         (None, Some(torn), _) => {
@@ -62,10 +58,12 @@ fn print(verified: &Verified) -> io::Result<()> {
         (None, None, true) => "closed in order".to_owned(),
         (None, None, false) => "not closed: the server was killed".to_owned(),
     };
-    writeln!(out, "log id    {}", uuid::Uuid::from_bytes(verified.log_id))?;
-    writeln!(out, "position  {}", verified.head.position)?;
-    writeln!(out, "hash      {}", blake3::Hash::from_bytes(verified.head.hash))?;
-    writeln!(out, "segments  {}", verified.segments)?;
-    writeln!(out, "frames    {}", verified.frames)?;
-    writeln!(out, "end       {end}")
+    output::print(|out| {
+        writeln!(out, "log id    {}", uuid::Uuid::from_bytes(verified.log_id))?;
+        writeln!(out, "position  {}", verified.head.position)?;
+        writeln!(out, "hash      {}", blake3::Hash::from_bytes(verified.head.hash))?;
+        writeln!(out, "segments  {}", verified.segments)?;
+        writeln!(out, "frames    {}", verified.frames)?;
+        writeln!(out, "end       {end}")
+    })
 }

@@ -140,6 +140,9 @@ where
 {
     let builder =
         tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&filter.0)).with_writer(writer);
+    // Else a line that cannot be written is complained of where it could not be written, by a
+    // panic: a server whose log nobody reads any more would end.
+    let builder = builder.log_internal_errors(false);
     match style {
         Style::ColouredText => Box::new(builder.finish()),
         Style::PlainText => Box::new(builder.with_ansi(false).finish()),

@@ -1,11 +1,11 @@
 //! The small commands beside serving, as the real binary.
 
 use std::{
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
-use crate::service::Service;
+use crate::{process::Killed, service::Service};
 
 /// Runs the binary. Gives its exit code, and what it wrote to both outputs.
 async fn daybook(arguments: &[&str]) -> (i32, String, String) {
@@ -115,13 +115,4 @@ async fn the_service_manager_is_told() {
     assert_eq!(told().await, "STOPPING=1\n");
     let ended = tokio::task::spawn_blocking(move || child.0.wait()).await.unwrap();
     assert!(ended.unwrap().success());
-}
-
-/// A process that does not outlive the test.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _it_may_have_ended = self.0.kill();
-    }
 }

@@ -24,6 +24,7 @@ mod issuer;
 mod limits;
 mod operations;
 mod overload;
+mod pipes;
 mod principals;
 mod process;
 mod reads;

@@ -222,3 +222,12 @@ impl Drop for Server {
         let _it_may_have_been_waited_for = self.child.wait();
     }
 }
+
+/// A process that does not outlive the test.
+pub(crate) struct Killed(pub(crate) Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _it_may_have_ended = self.0.kill();
+    }
+}

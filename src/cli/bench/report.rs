@@ -1,6 +1,6 @@
 //! The report: what was measured, for people and for programs.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use serde_json::{Value, json};
 
@@ -9,6 +9,7 @@ use super::{
     measure::{Measure, Times},
     server::Usage,
 };
+use crate::cli::output;
 
 /// The quantiles that are told.
 const QUANTILES: [(&str, f64); 5] =
@@ -55,11 +56,12 @@ impl Report<'_> {
     }
 
     pub(super) fn print(&self) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        if self.args.json { writeln!(out, "{}", self.json()) } else { self.text(&mut out) }
+        output::print(|out| {
+            if self.args.json { writeln!(out, "{}", self.json()) } else { self.text(out) }
+        })
     }
 
-    fn text(&self, out: &mut impl io::Write) -> io::Result<()> {
+    fn text(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let (args, measure) = (self.args, self.measure);
         let unit = if args.stream { "messages" } else { "calls" };
         writeln!(

@@ -1,13 +1,11 @@
 //! Reading the whole log as one subscriber.
 
-use std::io::{self, Write as _};
-
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::BenchArgs;
 use crate::{
-    cli::{CliError, connect::MESSAGE_BYTES_MAX},
+    cli::{CliError, connect::MESSAGE_BYTES_MAX, output},
     proto::{GetStatsRequest, TailEventsRequest, query_service_client::QueryServiceClient},
 };
 
@@ -33,13 +31,14 @@ pub(super) async fn run(args: &BenchArgs) -> Result<(), CliError> {
     }
     let millis = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
     let rate = events.saturating_mul(1_000).checked_div(millis).unwrap_or(0);
-    let mut out = io::stdout().lock();
-    if args.json {
-        let told = json!({ "events": events, "measured_ms": millis, "events_per_second": rate });
-        writeln!(out, "{told}")?;
-    } else {
-        writeln!(out, "events       {events} in {millis} ms, without gaps")?;
-        writeln!(out, "throughput   {rate} events/s")?;
-    }
-    Ok(())
+    Ok(output::print(|out| {
+        if args.json {
+            let told =
+                json!({ "events": events, "measured_ms": millis, "events_per_second": rate });
+            writeln!(out, "{told}")
+        } else {
+            writeln!(out, "events       {events} in {millis} ms, without gaps")?;
+            writeln!(out, "throughput   {rate} events/s")
+        }
+    })?)
 }
