@@ -1,6 +1,10 @@
 //! `daybook backup` and `daybook restore`: copies of a data directory, made and used.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{CliError, output, progress::Progress};
 use crate::{
@@ -54,17 +58,19 @@ pub struct RestoreArgs {
 /// used.
 pub fn backup(args: &BackupArgs) -> Result<(), CliError> {
     let source = StdDisk::open_read_only(&args.data_dir)?;
-    let target = StdDisk::open(&args.to)?;
-    // Nobody else would notice: a backup writes over the last segment of its target.
-    if args.data_dir.canonicalize()? == args.to.canonicalize()? {
-        return Err(CliError::Usage("a backup needs a directory of its own"));
-    }
-    let mut progress = Progress::new("backup");
-    let copied =
-        file::back_up(&source, &target, &mut |done, total| progress.tell(done, total), &mut || {
+    let copied = copy_into(&args.to, |target| {
+        // Nobody else would notice: a backup writes over the last segment of its target.
+        if args.data_dir.canonicalize()? == args.to.canonicalize()? {
+            return Err(CliError::Usage("a backup needs a directory of its own"));
+        }
+        let mut progress = Progress::new("backup");
+        let mut tell = |done, total| progress.tell(done, total);
+        let copied = file::back_up(&source, target, &mut tell, &mut || {
             std::thread::sleep(LOOK_AGAIN);
         });
-    progress.end();
+        progress.end();
+        Ok(copied?)
+    });
     Ok(print(&copied?)?)
 }
 
@@ -75,18 +81,38 @@ pub fn backup(args: &BackupArgs) -> Result<(), CliError> {
 /// be used.
 pub fn restore(args: &RestoreArgs) -> Result<(), CliError> {
     let source = StdDisk::open_read_only(&args.from)?;
-    let target = StdDisk::open(&args.data_dir)?;
-    let mut progress = Progress::new("restore");
-    let mut fold = Fold::new(REQUEST_ID_WINDOW_DEFAULT);
-    let copied = file::restore(
-        &source,
-        &target,
-        args.until,
-        &mut |done, total| progress.tell(done, total),
-        &mut |log_id, block| fold.add(log_id, block).map_err(|wrong| wrong.to_string()),
-    );
-    progress.end();
+    let copied = copy_into(&args.data_dir, |target| {
+        let mut progress = Progress::new("restore");
+        let mut fold = Fold::new(REQUEST_ID_WINDOW_DEFAULT);
+        let copied = file::restore(
+            &source,
+            target,
+            args.until,
+            &mut |done, total| progress.tell(done, total),
+            &mut |log_id, block| fold.add(log_id, block).map_err(|wrong| wrong.to_string()),
+        );
+        progress.end();
+        Ok(copied?)
+    });
     Ok(print(&copied?)?)
+}
+
+/// Copies into a directory, which is made if there is none. If nothing has come into it, what was
+/// made goes away again: an empty directory would be taken for a new ledger.
+fn copy_into<T>(
+    path: &Path,
+    copy: impl FnOnce(&StdDisk) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    let is_missing = |path: &&Path| path.try_exists().is_ok_and(|exists| !exists);
+    let named = path.ancestors().filter(|path| !path.as_os_str().is_empty());
+    let missing: Vec<&Path> = named.take_while(is_missing).collect();
+    let copied = StdDisk::open(path).map_err(CliError::from).and_then(|target| copy(&target));
+    if copied.is_err() {
+        for made in missing {
+            let _stays_if_something_is_in_it = fs::remove_dir(made);
+        }
+    }
+    copied
 }
 
 fn print(copied: &Copied) -> io::Result<()> {

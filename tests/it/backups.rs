@@ -233,6 +233,8 @@ async fn backups_refuse_directories_that_are_not_for_them() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("the backup ends at position "), "{error}");
     assert_eq!(output.status.code(), Some(65));
+    assert!(!path("far").exists());
+    std::fs::create_dir(path("far")).unwrap();
     assert_eq!(run("restore", &[("--from", "backup"), ("--data-dir", "far")]).0, 0, "it is empty");
     // A ledger is served from its backup, and goes its own way.
     let other = Server::start(&path("backup")).await;
@@ -243,4 +245,28 @@ async fn backups_refuse_directories_that_are_not_for_them() {
     let (code, error) = run("backup", &[("--data-dir", "data"), ("--to", "backup")]);
     assert!(code == 65 && error.contains("no beginning of this log"), "{code} {error}");
     assert_eq!(run("verify", &[("--data-dir", "backup")]).0, 0);
+}
+
+/// Intent: a command that fails before it has copied anything leaves nothing of its own behind, and
+/// directories that were there before stay.
+#[test]
+fn what_fails_before_it_begins_leaves_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name);
+    for name in ["empty", "kept"] {
+        std::fs::create_dir(path(name)).unwrap();
+    }
+    for to in ["new", "deep/er", "kept", "kept/new"] {
+        for (command, from, target) in
+            [("backup", "--data-dir", "--to"), ("restore", "--from", "--data-dir")]
+        {
+            let output = daybook(&[command], &[(from, &path("empty")), (target, &path(to))]);
+            let error = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(74), "{command} into {to}: {error}");
+            assert!(error.contains("there is no log in the directory"), "{error}");
+            let left = std::fs::read_dir(place.path()).unwrap().count();
+            let inside = std::fs::read_dir(path("kept")).unwrap().count();
+            assert_eq!((left, inside), (2, 0), "{command} into {to}");
+        }
+    }
 }

@@ -102,8 +102,11 @@ pub(super) fn back_up(
     progress: Progress<'_>,
     wait: &mut dyn FnMut(),
 ) -> Result<Copied, CopyError> {
+    // Before anything is made in the target, the lock included.
+    catalog_of(source)?;
     let _target_lock = lock_directory(target)?;
     refuse_half_restored(target)?;
+    // What another backup may have copied until now is of what there is now.
     let catalog = catalog_of(source)?;
     Copier::new(source, target, &catalog, u64::MAX, progress).run(Some(wait))
 }
