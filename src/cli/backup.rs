@@ -26,7 +26,8 @@ pub struct BackupArgs {
     #[arg(default_value = "./daybook-data")]
     data_dir: PathBuf,
 
-    /// The directory for the backup: a new one, or one with an earlier backup of the same log
+    /// The directory for the backup: a new or empty one, or one with an earlier backup of the same
+    /// log
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
 }

@@ -77,9 +77,10 @@ impl From<crate::log::file::CopyError> for CliError {
         match error {
             CopyError::Open(error) => error.into(),
             CopyError::Damaged(damage) => damage.into(),
-            CopyError::NoBeginning(_) | CopyError::TooShort(_) | CopyError::NoGroup => {
-                Self::OtherLog(error)
-            }
+            CopyError::NoBeginning(_)
+            | CopyError::NoBackup(_)
+            | CopyError::TooShort(_)
+            | CopyError::NoGroup => Self::OtherLog(error),
             CopyError::NotEmpty(_) => Self::NotEmpty(error),
         }
     }

@@ -236,6 +236,11 @@ async fn backups_refuse_directories_that_are_not_for_them() {
     assert!(!path("far").exists());
     std::fs::create_dir(path("far")).unwrap();
     assert_eq!(run("restore", &[("--from", "backup"), ("--data-dir", "far")]).0, 0, "it is empty");
+    std::fs::create_dir(path("papers")).unwrap();
+    std::fs::write(path("papers/notes.txt"), "mine").unwrap();
+    let (code, error) = run("backup", &[("--data-dir", "data"), ("--to", "papers")]);
+    assert!(code == 65 && error.ends_with("is not empty: it has notes.txt"), "{code} {error}");
+    assert_eq!(std::fs::read_dir(path("papers")).unwrap().count(), 1, "nothing was touched");
     // A ledger is served from its backup, and goes its own way.
     let other = Server::start(&path("backup")).await;
     let (code, error) = run("backup", &[("--data-dir", "data"), ("--to", "backup")]);

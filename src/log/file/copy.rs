@@ -36,7 +36,7 @@ use super::disk::{Disk, DiskFile, LOCK_FILE, Lock, read_up_to, write_all_at};
 use super::frame::{Joint, Kind};
 use super::recovery::{unfinished, write_zeros};
 use super::scan::{Alone, Progress, Scanned, Tail, Visit, scan, scan_segment};
-use super::segment::{HEADER_BYTES, SPARE_FILE, SegmentHeader, file_name};
+use super::segment::{HEADER_BYTES, SPARE_FILE, SegmentHeader, file_name, number_of};
 use super::{OpenError, io_error, lock_directory, spare};
 
 /// Lies in a directory that a log is being restored into.
@@ -86,6 +86,9 @@ pub enum CopyError {
     /// Its first group of commands goes beyond that.
     #[error("no group of commands had ended by that position")]
     NoGroup,
+    /// The directory for the backup has no backup, and something else.
+    #[error("the directory of the backup has no backup, and is not empty: it has {0}")]
+    NoBackup(String),
     /// The directory for the restored log is not empty.
     #[error("the directory is not empty: it has {0}")]
     NotEmpty(String),
@@ -104,6 +107,7 @@ pub(super) fn back_up(
 ) -> Result<Copied, CopyError> {
     // Before anything is made in the target, the lock included.
     catalog_of(source)?;
+    refuse_other_files(target)?;
     let _target_lock = lock_directory(target)?;
     refuse_half_restored(target)?;
     // What another backup may have copied until now is of what there is now.
@@ -153,6 +157,22 @@ pub(super) fn refuse_half_restored(disk: &dyn Disk) -> Result<(), OpenError> {
         Err(OpenError::HalfRestored)
     } else {
         Ok(())
+    }
+}
+
+/// Refuses a directory that has no backup but other files: it was not meant for one. Beside a
+/// backup there may be anything.
+fn refuse_other_files(target: &dyn Disk) -> Result<(), CopyError> {
+    // What a backup that ended early may leave, and what has an error of its own.
+    let is_ours =
+        |name: &str| [LOCK_FILE, SPARE_FILE, RESTORE_FILE, LOST_AND_FOUND].contains(&name);
+    let names = target.list().map_err(|error| io_error("listing the directory", error))?;
+    if names.iter().any(|name| number_of(name).is_some()) {
+        return Ok(());
+    }
+    match names.into_iter().find(|name| !is_ours(name)) {
+        Some(name) => Err(CopyError::NoBackup(name)),
+        None => Ok(()),
     }
 }
 

@@ -201,6 +201,29 @@ fn nothing_is_restored_over_something() {
     assert!(matches!(nothing, Err(CopyError::Open(OpenError::NoLog))), "{nothing:?}");
 }
 
+/// Somebody's files are not mixed with a backup that was meant for another place; but whoever has a
+/// backup may put something beside it.
+#[test]
+fn a_backup_is_not_begun_beside_other_files() {
+    let (source, target) = backed_up();
+    let with = |name: &str| Image::from([(name.to_owned(), b"mine".to_vec())]);
+    for name in ["notes.txt", ".profile", "checkpoint", COPY_FILE, "1.seg"] {
+        let target = SimDisk::of(&with(name), 2);
+        let refused = back_up(&source, &target);
+        assert!(matches!(&refused, Err(CopyError::NoBackup(it)) if it == name), "{refused:?}");
+        assert!(target.image() == with(name), "nothing was touched");
+    }
+    for name in [file::LOCK_FILE, file::SPARE_FILE, "lost+found"] {
+        let begun = back_up(&source, &SimDisk::of(&with(name), 2)).unwrap();
+        assert_eq!(end(&begun), end_of(&source), "{name}");
+    }
+    let mut beside = target.image();
+    beside.extend(with("notes.txt"));
+    let target = SimDisk::of(&beside, 3);
+    assert_eq!(back_up(&source, &target).unwrap().segments_kept, 3);
+    assert_eq!(target.image()["notes.txt"], b"mine");
+}
+
 /// Rot is told at the latest when it is copied, and no copy has other events than the log.
 #[test]
 fn damage_is_not_copied() {
