@@ -13,7 +13,7 @@ use daybook::{
     log::file::OpenError,
     ops::{
         SystemClock,
-        config::{self, Config, ServeArgs},
+        config::{self, Config, ConfigError, ServeArgs},
         telemetry,
         traces::{CollectorError, TracesError},
     },
@@ -175,8 +175,10 @@ fn completions(shell: Shell) -> io::Result<()> {
 }
 
 fn resolve(args: ServeArgs) -> Result<Config, Failure> {
-    config::resolve(args)
-        .map_err(|error| Failure { message: error.to_string(), exit_code: EXIT_USAGE })
+    config::resolve(args).map_err(|error| Failure {
+        exit_code: config_exit_code(&error),
+        message: error.to_string(),
+    })
 }
 
 fn check_config(args: ServeArgs) -> Result<(), Failure> {
@@ -252,6 +254,17 @@ fn open_exit_code(error: &OpenError) -> u8 {
         | OpenError::HalfRestored
         | OpenError::SegmentTooSmall { .. }
         | OpenError::Io { .. } => EXIT_IO,
+    }
+}
+
+fn config_exit_code(error: &ConfigError) -> u8 {
+    match error {
+        ConfigError::Unreadable { .. } => EXIT_IO,
+        ConfigError::NotText { .. }
+        | ConfigError::TooLarge { .. }
+        | ConfigError::Invalid { .. }
+        | ConfigError::Needs(..)
+        | ConfigError::Insecure { .. } => EXIT_USAGE,
     }
 }
 

@@ -79,7 +79,8 @@ fn check_error(text: &[u8], error: &ConfigError) {
             assert!(!listen.ip().is_loopback(), "{error}");
             return;
         }
-        ConfigError::Unreadable { .. } => assert!(std::str::from_utf8(text).is_err(), "{error}"),
+        ConfigError::NotText { .. } => assert!(std::str::from_utf8(text).is_err(), "{error}"),
+        ConfigError::Unreadable { .. } => panic!("{error}"),
         ConfigError::TooLarge { .. } => assert!(text.len() > FILE_BYTES_MAX, "{error}"),
         ConfigError::Invalid { source, .. } => assert!(!source.message().is_empty(), "{error}"),
     }

@@ -9,7 +9,7 @@ use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri},
 };
 
 use super::{CliError, token::read_token};
@@ -20,9 +20,9 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Where the server is, how both sides prove who they are, and who calls.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ConnectArgs {
-    /// The address of the server; https:// for TLS, which needs --ca
+    /// The address of the server: http://, a host and a port; https:// for TLS, which needs --ca
     #[arg(long, value_name = "URL", env = "DAYBOOK_ADDRESS", hide_env_values = true)]
-    #[arg(default_value = "http://127.0.0.1:50051")]
+    #[arg(default_value = "http://127.0.0.1:50051", value_parser = address)]
     address: String,
 
     /// The authorities that the server's certificate may be of, as PEM
@@ -90,6 +90,17 @@ impl ConnectArgs {
             tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
         }
         Ok(tls)
+    }
+}
+
+/// Finds an address to be one that can be called.
+fn address(text: &str) -> Result<String, &'static str> {
+    let wrong = "expected a URL, such as http://127.0.0.1:50051";
+    let url: Uri = text.parse().map_err(|_| wrong)?;
+    match (url.scheme_str(), url.host()) {
+        (Some("http" | "https"), Some(host)) if !host.is_empty() => Ok(text.to_owned()),
+        (Some("http" | "https"), _) => Err(wrong),
+        (_, _) => Err("http:// or https:// is missing, as in http://127.0.0.1:50051"),
     }
 }
 

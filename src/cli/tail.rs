@@ -9,8 +9,11 @@ use super::{
     connect::{ConnectArgs, MESSAGE_BYTES_MAX},
     json, output,
 };
-use crate::proto::{
-    EventType, TailEventsRequest, TailEventsResponse, query_service_client::QueryServiceClient,
+use crate::{
+    domain::{AccountId, IdError},
+    proto::{
+        EventType, TailEventsRequest, TailEventsResponse, query_service_client::QueryServiceClient,
+    },
 };
 
 /// Prints events as they come, one JSON object a line, until it is interrupted. When the server
@@ -25,13 +28,18 @@ pub struct TailArgs {
     after: Option<i64>,
 
     /// Only events of this account; may be given more than once [default: of every account]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = account_id)]
     account: Vec<String>,
 
     /// Only events of this type, such as `MONEY_DEPOSITED`; may be given more than once
     /// [default: of every type]
     #[arg(long = "type", value_name = "TYPE", value_parser = event_type)]
     event_type: Vec<EventType>,
+}
+
+/// Finds an id to be one, by the server's own rule.
+fn account_id(text: &str) -> Result<String, IdError> {
+    AccountId::parse(text).map(|_| text.to_owned())
 }
 
 fn event_type(name: &str) -> Result<EventType, String> {

@@ -156,16 +156,23 @@ impl Default for Config {
     }
 }
 
-/// Why there is no configuration. A mistake of whoever started the process: bad usage.
+/// Why there is no configuration. But for a file that cannot be read, bad usage by whoever started
+/// the process.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file is not there, or may not be read, or is not text.
+    /// The file is not there, or may not be read.
     #[error("the configuration file {} could not be read: {source}", path.display())]
     Unreadable {
         /// The file, as it was named.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// The file is no text.
+    #[error("the configuration file {} is not UTF-8", path.display())]
+    NotText {
+        /// The file, as it was named.
+        path: PathBuf,
     },
     /// The file is larger than any configuration.
     #[error("the configuration file {} has more than {FILE_BYTES_MAX} bytes", path.display())]
@@ -271,7 +278,8 @@ fn read_file(path: &Path) -> Result<ServeArgs, ConfigError> {
     if file.limit() == 0 {
         return Err(ConfigError::TooLarge { path: path.to_owned() });
     }
-    let text = io::read_to_string(&*bytes).map_err(unreadable)?;
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|_| ConfigError::NotText { path: path.to_owned() })?;
     toml::from_str(&text)
         .map_err(|source| ConfigError::Invalid { path: path.to_owned(), source: Box::new(source) })
 }

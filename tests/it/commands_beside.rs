@@ -64,6 +64,43 @@ async fn tls_files_that_cannot_be_read_and_such_that_are_wrong_have_codes_of_the
     assert!(error.contains("no certificate in it") && !error.contains("secret"), "{error}");
 }
 
+/// Intent: what can be known to be wrong before anybody is called is wrong usage, and told with its
+/// flag; a file that is named and not there has the same code, whatever it is for.
+#[tokio::test]
+async fn wrong_flags_and_missing_files_are_told_by_their_codes() {
+    let no_scheme = "http:// or https:// is missing, as in http://127.0.0.1:50051";
+    let no_url = "expected a URL, such as http://127.0.0.1:50051";
+    let no_id = "must be a UUID in canonical text";
+    for command in ["healthcheck", "tail", "bench"] {
+        for (address, told) in [
+            ("127.0.0.1:1", no_scheme),
+            ("foo", no_scheme),
+            ("grpc://127.0.0.1:1", no_scheme),
+            ("", no_url),
+            ("http://", no_url),
+            ("http://:1", no_url),
+            ("http://a b", no_url),
+        ] {
+            let (code, _, error) = daybook(&[command, "--address", address]).await;
+            assert_eq!(code, 64, "{command} {address}: {error}");
+            let told = format!("invalid value '{address}' for '--address <URL>': {told}");
+            assert!(error.contains(&told), "{error}");
+        }
+    }
+    for id in ["xyz", "", "00000000-0000-0000-0000-00000000000g"] {
+        let (code, _, error) = daybook(&["tail", "--account", id]).await;
+        assert_eq!(code, 64, "{error}");
+        let told = format!("invalid value '{id}' for '--account <ID>': {no_id}");
+        assert!(error.contains(&told), "{error}");
+    }
+    for flag in ["--config", "--credentials"] {
+        for command in ["check-config", "serve"] {
+            let (code, _, error) = daybook(&[command, flag, "/no/such/file"]).await;
+            assert!(code == 74 && error.contains("/no/such/file"), "{flag}: {code} {error}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn completions_and_the_manual_know_every_command() {
     let (_, help, _) = daybook(&["--help"]).await;

@@ -30,8 +30,12 @@ const LAW: [(&str, &[&str]); 9] = [
     // Of the protocol only its own test knows, which looks for methods without a policy.
     ("access", &["domain", "ops", "proto::FILE_DESCRIPTOR_SET"]),
     ("wire", &["access", "domain", "event_store", "log", "ops", "proto", "views"]),
-    // A client for most of its commands; it opens and folds a log itself to verify it.
-    ("cli", &["access", "event_store", "log", "proto", "views"]),
+    // A client for most of its commands; it opens and folds a log itself to verify it. What flags
+    // name is checked by the rules that the server has for it.
+    (
+        "cli",
+        &["access", "domain::AccountId", "domain::IdError", "event_store", "log", "proto", "views"],
+    ),
 ];
 
 /// The modules that join the rooms: they may use all of them.

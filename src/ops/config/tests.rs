@@ -473,7 +473,7 @@ fn a_file_that_cannot_be_read_is_an_error() {
     let binary = file("");
     fs::write(&binary, [0xff, 0xfe]).unwrap();
     let error = resolve_path(binary.path());
-    assert!(matches!(error, ConfigError::Unreadable { .. }), "{error}");
+    assert!(matches!(error, ConfigError::NotText { .. }), "{error}");
 }
 
 #[test]
