@@ -3,14 +3,17 @@
 use std::io::{self, Read as _};
 
 use super::{CliError, output};
-use crate::access::{TOKEN_BYTES_MAX, hash_of, new_token};
+use crate::{
+    access::{TOKEN_BYTES_MAX, hash_of, new_token},
+    domain::{Principal, TextError},
+};
 
 /// Makes a random bearer token of 256 bits. Prints it, and the lines of the credentials file that
 /// know it by its hash: the token itself is kept nowhere.
 #[derive(Debug, clap::Args)]
 pub struct TokenArgs {
-    /// The name of the principal in those lines
-    #[arg(long, value_name = "NAME", default_value = "somebody")]
+    /// The name of the principal in those lines: 1 to 128 characters
+    #[arg(long, value_name = "NAME", default_value = "somebody", value_parser = name)]
     name: String,
 
     /// What it may do: reader, writer or admin
@@ -35,15 +38,17 @@ pub fn token(args: &TokenArgs) -> Result<(), CliError> {
     let token = new_token()?;
     let hash = hash_of(&token)?;
     let TokenArgs { name, role, hash: _ } = args;
-    if name.chars().any(char::is_control) {
-        return Err(CliError::Usage("a name has no control characters"));
-    }
     // TOML quotes a text as JSON does.
     let name = serde_json::Value::from(name.as_str());
     Ok(output::print(|out| {
         writeln!(out, "{token}\n\n[[principal]]\nname = {name}\nrole = \"{role}\"")?;
         writeln!(out, "token_sha256 = [\"{hash}\"]")
     })?)
+}
+
+/// Finds a name to be one, by the rule of the credentials file.
+fn name(text: &str) -> Result<String, TextError> {
+    Principal::new(text).map(|_| text.to_owned())
 }
 
 /// The token that a stream consists of, with or without blanks and an end of line around it.

@@ -1,6 +1,8 @@
 //! The small commands beside serving, as the real binary.
 
 use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt as _,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -98,6 +100,33 @@ async fn wrong_flags_and_missing_files_are_told_by_their_codes() {
             let (code, _, error) = daybook(&[command, flag, "/no/such/file"]).await;
             assert!(code == 74 && error.contains("/no/such/file"), "{flag}: {code} {error}");
         }
+    }
+}
+
+/// Intent: what `token` prints is what a credentials file may say.
+#[tokio::test]
+async fn a_token_has_a_name_that_the_credentials_file_takes() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("credentials.toml");
+    let longest = "ü".repeat(128);
+    for name in ["a", "\"'\\", &longest] {
+        let (code, printed, error) = daybook(&["token", "--name", name]).await;
+        assert_eq!((code, &*error), (0, ""));
+        std::fs::write(&file, printed.split_once("\n\n").unwrap().1).unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        let check = ["check-config", "--credentials", file.to_str().unwrap()];
+        let (code, _, error) = daybook(&check).await;
+        assert_eq!((code, &*error), (0, ""), "{name}");
+    }
+    for (name, told) in [
+        ("", "must not be empty"),
+        (&*"x".repeat(129), "must have at most 128 characters"),
+        ("a\nb", "must not contain control characters"),
+    ] {
+        let (code, printed, error) = daybook(&["token", "--name", name]).await;
+        assert_eq!((code, &*printed), (64, ""));
+        let told = format!("invalid value '{name}' for '--name <NAME>': {told}");
+        assert!(error.contains(&told), "{error}");
     }
 }
 

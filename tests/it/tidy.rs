@@ -34,7 +34,17 @@ const LAW: [(&str, &[&str]); 9] = [
     // name is checked by the rules that the server has for it.
     (
         "cli",
-        &["access", "domain::AccountId", "domain::IdError", "event_store", "log", "proto", "views"],
+        &[
+            "access",
+            "domain::AccountId",
+            "domain::IdError",
+            "domain::Principal",
+            "domain::TextError",
+            "event_store",
+            "log",
+            "proto",
+            "views",
+        ],
     ),
 ];
 
