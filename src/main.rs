@@ -264,7 +264,8 @@ fn config_exit_code(error: &ConfigError) -> u8 {
         | ConfigError::TooLarge { .. }
         | ConfigError::Invalid { .. }
         | ConfigError::Needs(..)
-        | ConfigError::Insecure { .. } => EXIT_USAGE,
+        | ConfigError::Insecure { .. }
+        | ConfigError::OneAddress { .. } => EXIT_USAGE,
     }
 }
 

@@ -79,6 +79,10 @@ fn check_error(text: &[u8], error: &ConfigError) {
             assert!(!listen.ip().is_loopback(), "{error}");
             return;
         }
+        ConfigError::OneAddress { listen, operations_listen } => {
+            assert!(listen.port() != 0 && listen.port() == operations_listen.port(), "{error}");
+            return;
+        }
         ConfigError::NotText { .. } => assert!(std::str::from_utf8(text).is_err(), "{error}"),
         ConfigError::Unreadable { .. } => panic!("{error}"),
         ConfigError::TooLarge { .. } => assert!(text.len() > FILE_BYTES_MAX, "{error}"),

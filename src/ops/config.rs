@@ -18,6 +18,7 @@ use std::{
 use super::telemetry::{LogFilter, LogFormat};
 
 mod access;
+mod addresses;
 mod args;
 pub mod environment;
 mod limits;
@@ -202,6 +203,17 @@ pub enum ConfigError {
         /// The setting that would do.
         lacks: &'static str,
     },
+    /// Calls and probes cannot be taken at one address.
+    #[error(
+        "listen = \"{listen}\" and operations_listen = \"{operations_listen}\" need different \
+        ports, or different addresses"
+    )]
+    OneAddress {
+        /// Where calls should come in.
+        listen: SocketAddr,
+        /// Where probes should.
+        operations_listen: SocketAddr,
+    },
 }
 
 /// Completes what the command line and the environment gave with the configuration file, if one
@@ -234,6 +246,7 @@ pub fn resolve(args: ServeArgs) -> Result<Config, ConfigError> {
         credentials: given.credentials,
     };
     config.expect_secure()?;
+    config.expect_apart()?;
     Ok(config)
 }
 

@@ -49,6 +49,13 @@ async fn check_config_tells_the_settings_or_what_is_wrong_with_them() {
     let (code, told, error) = daybook(&["check-config", "--config", file.to_str().unwrap()]).await;
     assert_eq!((code, &*told), (64, ""));
     assert!(error.contains("drain_grace = '2h'") && error.contains("at most 1h"), "{error}");
+
+    let flags = ["check-config", "--listen", "[::1]:1234", "--operations-listen", "[::1]:1234"];
+    for flags in [&flags[..], &flags[1..]] {
+        let (code, told, error) = daybook(flags).await;
+        assert_eq!((code, &*told), (64, ""));
+        assert!(error.contains("listen = \"[::1]:1234\" and operations_listen = "), "{error}");
+    }
 }
 
 #[tokio::test]

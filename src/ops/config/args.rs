@@ -199,7 +199,8 @@ pub struct ServeArgs {
     pub log_level: Option<LogFilter>,
 
     /// Where to answer probes and scrapers, in plaintext and whoever they are: health, and metrics
-    /// at /metrics. For a network that only they can reach [default: nowhere]
+    /// at /metrics. Not at the address of --listen; for a network that only they can reach
+    /// [default: nowhere]
     #[arg(long, value_name = "ADDRESS", env = "DAYBOOK_OPERATIONS_LISTEN", hide_env_values = true)]
     #[arg(value_parser = value::parse_listen)]
     #[serde(deserialize_with = "value::listen_in_file")]
