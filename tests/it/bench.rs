@@ -77,6 +77,18 @@ async fn tails_are_told_every_event() {
     }
 }
 
+/// Intent: unless told otherwise, no more commands are under way than a server takes in.
+#[tokio::test]
+async fn no_batch_is_turned_away_by_default() {
+    let service = Service::in_memory().await;
+    let flags = ["--workload", "transfer", "--batch", "1000", "--count", "80"];
+    let told = told(&service, &[&flags[..], &["--seconds", "600"]].concat()).await;
+    assert_eq!((&told["in_flight"], &told["shed_calls"]), (&32.into(), &0.into()), "{told}");
+    assert_eq!(told["unknown_calls"], 0);
+    let decided = told["accepted"].as_u64().unwrap() + told["refused"].as_u64().unwrap();
+    assert_eq!(decided, 80_000, "{told}");
+}
+
 /// Intent: nobody takes a load that was not checked for one that was.
 #[tokio::test]
 async fn an_unchecked_load_says_so() {

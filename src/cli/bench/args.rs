@@ -4,6 +4,11 @@ use crate::cli::{CliError, connect::ConnectArgs};
 
 /// How many calls may be under way: twice as many as a server takes in.
 const IN_FLIGHT_MAX: u64 = 32_768;
+/// How many calls are under way unless told otherwise: enough that groups are worth their sync.
+const IN_FLIGHT: u64 = 64;
+/// How many commands are under way at most then: half of what a server takes in, so that none is
+/// turned away.
+const COMMANDS_IN_FLIGHT: u64 = 32_768;
 /// How many connections are opened at most.
 const CONNECTIONS_MAX: u64 = 256;
 /// How many accounts are opened at most: the check at the end reads every one.
@@ -37,10 +42,11 @@ pub struct BenchArgs {
     #[arg(value_parser = clap::value_parser!(u64).range(0..=HISTORY_MAX))]
     pub(super) history: u64,
 
-    /// How many calls to have under way at once
-    #[arg(long, value_name = "COUNT", default_value_t = 64)]
+    /// How many calls to have under way at once [default: 64; with large batches as many as have
+    /// 32768 commands together]
+    #[arg(long, value_name = "COUNT")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=IN_FLIGHT_MAX))]
-    pub(super) in_flight: u64,
+    in_flight: Option<u64>,
 
     /// How many connections to spread them over
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
@@ -105,6 +111,12 @@ pub struct BenchArgs {
 }
 
 impl BenchArgs {
+    /// How many calls to have under way at once.
+    pub(super) fn in_flight(&self) -> u64 {
+        let fitting = COMMANDS_IN_FLIGHT.checked_div(self.batch).unwrap_or(1);
+        self.in_flight.unwrap_or_else(|| fitting.clamp(1, IN_FLIGHT))
+    }
+
     /// # Errors
     /// [`CliError::Usage`] when flags contradict each other.
     pub(super) fn check(&self) -> Result<(), CliError> {
@@ -175,5 +187,32 @@ impl Workload {
             | Self::Smallbank
             | Self::Tail => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Parsed {
+        #[command(flatten)]
+        args: BenchArgs,
+    }
+
+    fn in_flight(flags: &[&str]) -> u64 {
+        let line = std::iter::once(&"bench").chain(flags);
+        Parsed::try_parse_from(line).unwrap().args.in_flight()
+    }
+
+    #[test]
+    fn large_batches_are_fewer_at_once_unless_told_otherwise() {
+        for (batch, expected) in [("1", 64), ("512", 64), ("513", 63), ("1000", 32), ("8190", 4)] {
+            assert_eq!(in_flight(&["--batch", batch]), expected, "{batch}");
+            assert_eq!(in_flight(&["--batch", batch, "--in-flight", "65"]), 65);
+        }
+        assert_eq!(in_flight(&[]), 64);
     }
 }

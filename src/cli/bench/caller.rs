@@ -1,6 +1,7 @@
 //! The caller: makes the calls that workloads consist of, and says what they came to.
 
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use super::{
     Workload,
@@ -19,6 +20,9 @@ use crate::{
 
 /// How many lines of its statement a wallet shows.
 const WALLET_LINES: u16 = 20;
+
+/// The reason of a refusal because the disk is full: nothing was written.
+const LOG_FULL: &str = "LOG_FULL";
 
 /// Makes calls over one connection.
 pub(super) struct Caller {
@@ -66,11 +70,17 @@ fn lost(status: &Status, refused: Done) -> Result<Done, Lost> {
     let code = status.code();
     if code == Code::FailedPrecondition {
         Ok(refused)
-    } else if code == Code::ResourceExhausted {
+    } else if code == Code::ResourceExhausted || is_log_full(status) {
         Err(Lost::Shed)
     } else {
         Err(Lost::Unknown)
     }
+}
+
+/// Whether the disk is full. Other calls of the same code may have been carried out.
+fn is_log_full(status: &Status) -> bool {
+    let told = status.get_details_error_info();
+    status.code() == Code::Unavailable && told.is_some_and(|told| told.reason == LOG_FULL)
 }
 
 impl Caller {
@@ -226,4 +236,29 @@ fn customer(plan: &Plan, dice: &mut Dice) -> (String, String) {
     let pairs = plan.account_ids.count() / 2;
     let checking = dice.throw(pairs.max(1)).saturating_mul(2);
     (plan.at(checking), plan.at(checking.saturating_add(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    /// Intent: only what certainly did not happen counts as turned away.
+    #[test]
+    fn a_call_is_turned_away_when_nothing_was_written() {
+        let ended = |code, reason: &str| {
+            let details = ErrorDetails::with_error_info(reason, "daybook", HashMap::new());
+            let status = Status::with_error_details(code, "told", details);
+            lost(&status, Done::REFUSED).unwrap_err()
+        };
+        assert_eq!(ended(Code::ResourceExhausted, "OVERLOADED"), Lost::Shed);
+        assert_eq!(ended(Code::Unavailable, "LOG_FULL"), Lost::Shed);
+        assert_eq!(ended(Code::Unavailable, "LOG_FAILED"), Lost::Unknown);
+        assert_eq!(ended(Code::Unknown, "LOG_FULL"), Lost::Unknown);
+        let status = Status::unavailable("LOG_FULL");
+        assert_eq!(lost(&status, Done::REFUSED).unwrap_err(), Lost::Unknown);
+    }
 }

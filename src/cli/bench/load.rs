@@ -36,7 +36,7 @@ pub(super) async fn run(
     let mut clients = JoinSet::new();
     let bar = tokio::spawn(show_progress(Arc::clone(&plan)));
     if args.stream {
-        let window = args.in_flight.checked_div(args.connections).unwrap_or(1).max(1);
+        let window = args.in_flight().checked_div(args.connections).unwrap_or(1).max(1);
         let window = usize::try_from(window).unwrap_or(1);
         for (number, channel) in (0..).zip(channels) {
             let dice = Dice::new(args.seed.wrapping_add(number));
@@ -45,7 +45,7 @@ pub(super) async fn run(
             clients.spawn(streamer.run());
         }
     } else {
-        for (number, channel) in (0..args.in_flight).zip(channels.iter().cycle()) {
+        for (number, channel) in (0..args.in_flight()).zip(channels.iter().cycle()) {
             let dice = Dice::new(args.seed.wrapping_add(number));
             let caller = Caller::new(channel);
             clients.spawn(call_on(caller, Arc::clone(&plan), dice, measure.clone()));

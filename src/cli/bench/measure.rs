@@ -93,7 +93,7 @@ impl Done {
 /// How a call ended without an answer to its commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lost {
-    /// The server was too busy: nothing happened.
+    /// The server was too busy, or its disk is full: nothing happened.
     Shed,
     /// Nobody knows what happened.
     Unknown,

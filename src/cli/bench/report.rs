@@ -72,7 +72,10 @@ impl Report<'_> {
         writeln!(
             out,
             "load         {} {unit} of {} commands in flight on {} connections, {} ms",
-            args.in_flight, args.batch, args.connections, self.costs.millis
+            args.in_flight(),
+            args.batch,
+            args.connections,
+            self.costs.millis
         )?;
         if args.rate > 0 {
             writeln!(out, "rate         {} calls/s asked for, open loop", args.rate)?;
@@ -82,7 +85,7 @@ impl Report<'_> {
         let shed = measure.shed.count();
         writeln!(
             out,
-            "shed         {shed} calls for overload{}",
+            "shed         {shed} calls for overload, or because the disk is full{}",
             after(&measure.shed, &FEW_QUANTILES)
         )?;
         writeln!(out, "unknown      {} calls", measure.unknown_calls)?;
@@ -122,7 +125,7 @@ impl Report<'_> {
             "workload": format!("{:?}", args.workload),
             "accounts": args.accounts,
             "history": args.history,
-            "in_flight": args.in_flight,
+            "in_flight": args.in_flight(),
             "connections": args.connections,
             "batch": args.batch,
             "stream": args.stream,
