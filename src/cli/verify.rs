@@ -49,6 +49,10 @@ pub fn verify(args: &VerifyArgs) -> Result<(), CliError> {
     }
 }
 
+/// What there is to say of a log that has no mark of a stop at its end. A backup of a log in use
+/// has none, nor has what was restored from it.
+const NOT_CLOSED: &str = "not closed in order: its server was killed, or it is a copy";
+
 fn print(verified: &Verified) -> io::Result<()> {
     let end = match (&verified.damage, &verified.torn, verified.is_stopped) {
         (Some(_), _, _) => "damaged".to_owned(),
@@ -56,7 +60,7 @@ fn print(verified: &Verified) -> io::Result<()> {
             format!("torn: {} bytes will be cut at the next start", torn.bytes)
         }
         (None, None, true) => "closed in order".to_owned(),
-        (None, None, false) => "not closed: the server was killed".to_owned(),
+        (None, None, false) => NOT_CLOSED.to_owned(),
     };
     output::print(|out| {
         writeln!(out, "log id    {}", uuid::Uuid::from_bytes(verified.log_id))?;

@@ -157,6 +157,8 @@ async fn backups_under_load_restore_to_the_same_log() {
             (position.to_string(), hash.clone())
         );
         assert_eq!(told(&expected, "position"), position.to_string());
+        let end = "not closed in order: its server was killed, or it is a copy";
+        assert_eq!(told(&expected, "end"), end, "nobody was killed here");
         assert_eq!(other.status.code(), Some(65));
         newest = (position, hash);
     }
