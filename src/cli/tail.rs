@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use tonic::{Code, Status};
 
 use super::{
@@ -31,9 +32,9 @@ pub struct TailArgs {
     #[arg(long, value_name = "ID", value_parser = account_id)]
     account: Vec<String>,
 
-    /// Only events of this type, such as `MONEY_DEPOSITED`; may be given more than once
-    /// [default: of every type]
-    #[arg(long = "type", value_name = "TYPE", value_parser = event_type)]
+    /// Only events of this type, by its name in the proto, with or without `EVENT_TYPE_`; may be
+    /// given more than once [default: of every type]
+    #[arg(long = "type", value_name = "TYPE", value_parser = event_types(), ignore_case = true)]
     event_type: Vec<EventType>,
 }
 
@@ -42,10 +43,21 @@ fn account_id(text: &str) -> Result<String, IdError> {
     AccountId::parse(text).map(|_| text.to_owned())
 }
 
-fn event_type(name: &str) -> Result<EventType, String> {
-    let full = format!("EVENT_TYPE_{}", name.to_ascii_uppercase());
-    let known = EventType::from_str_name(&full).filter(|kind| *kind != EventType::Unspecified);
-    known.ok_or_else(|| "unknown event type".to_owned())
+/// What every name of a type begins with in the proto.
+const EVENT_TYPE: &str = "EVENT_TYPE_";
+
+/// Takes the types by their names, and tells them all where a name is none of them.
+fn event_types() -> impl TypedValueParser<Value = EventType> {
+    let types = (1..).map_while(|number| EventType::try_from(number).ok());
+    let names = types.map(|kind| {
+        let full = kind.as_str_name();
+        PossibleValue::new(full.strip_prefix(EVENT_TYPE).unwrap_or(full)).alias(full)
+    });
+    PossibleValuesParser::new(names.collect::<Vec<_>>()).try_map(|name| {
+        let name = name.to_ascii_uppercase();
+        let short = name.strip_prefix(EVENT_TYPE).unwrap_or(&name);
+        EventType::from_str_name(&format!("{EVENT_TYPE}{short}")).ok_or("unknown event type")
+    })
 }
 
 /// Runs `daybook tail`.
@@ -95,4 +107,43 @@ fn ended(status: &Status, position: Option<i64>) -> CliError {
         (_, _) => String::new(),
     };
     CliError::Call(format!("{:?}: {}{resume}", status.code(), status.message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Parsed {
+        #[command(flatten)]
+        args: TailArgs,
+    }
+
+    fn parsed(name: &str) -> Result<Vec<EventType>, String> {
+        let parsed = Parsed::try_parse_from(["tail", "--type", name]);
+        parsed.map(|parsed| parsed.args.event_type).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn types_are_taken_by_both_of_their_names_and_told_otherwise() {
+        // The proto numbers them without gaps; of those that it has, each is known.
+        let all: Vec<_> = (1..100).filter_map(|number| EventType::try_from(number).ok()).collect();
+        assert_eq!(all.len(), 7);
+        let mut told = Vec::new();
+        for kind in all {
+            let full = kind.as_str_name();
+            let short = full.strip_prefix(EVENT_TYPE).unwrap();
+            for name in [full, short, &full.to_lowercase(), &short.to_lowercase()] {
+                assert_eq!(parsed(name), Ok(vec![kind]), "{name}");
+            }
+            told.push(short);
+        }
+        let told = format!("[possible values: {}]", told.join(", "));
+        for name in ["X", "", "UNSPECIFIED", "EVENT_TYPE_UNSPECIFIED", "EVENT_TYPE_"] {
+            let error = parsed(name).unwrap_err();
+            assert!(error.contains("--type <TYPE>") && error.contains(&told), "{error}");
+        }
+    }
 }
