@@ -12,6 +12,7 @@ use std::{
 };
 
 use tokio::sync::watch;
+use tracing::warn;
 use uuid::Uuid;
 
 use super::{
@@ -79,6 +80,9 @@ impl Ledger {
     pub(super) fn recover(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, ServeError> {
         let new_log_id = *Uuid::now_v7().as_bytes();
         if config.ephemeral {
+            warn!(
+                "ephemeral: everything is kept in memory only, and is gone when the process ends"
+            );
             let (writer, reader) = memory::open(new_log_id);
             let (state, books) = Fold::new(config.request_id_window).finish(new_log_id);
             return Ok(Self { state, books, reader, writer: Some(writer), files: None, clock });

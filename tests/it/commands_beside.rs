@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{process::Killed, service::Service};
+use crate::{
+    process::{Killed, Server},
+    service::Service,
+};
 
 /// Runs the binary. Gives its exit code, and what it wrote to both outputs.
 async fn daybook(arguments: &[&str]) -> (i32, String, String) {
@@ -159,6 +162,21 @@ async fn completions_and_the_manual_know_every_command() {
         }
     }
     assert_eq!(daybook(&["completions", "csh"]).await.0, 64);
+}
+
+/// Intent: nobody keeps a ledger in memory only without being told.
+#[tokio::test]
+async fn a_ledger_that_is_not_kept_is_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    for (flags, expected) in [(&["--ephemeral"][..], 1), (&[], 0)] {
+        let server = Server::start_with(&directory.path().join("data"), flags).await;
+        let lines = server.lines();
+        let is_warning = |line: &&String| {
+            line.contains("\"WARN\"") && line.contains("is gone when the process ends")
+        };
+        assert_eq!(lines.iter().filter(is_warning).count(), expected, "{lines:?}");
+        assert_eq!(directory.path().join("data").exists(), flags.is_empty());
+    }
 }
 
 /// Intent: a service manager that asked for it is told when the ledger is ready, and when it stops.
