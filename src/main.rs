@@ -94,7 +94,7 @@ struct Failure {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match config::read_command_line::<Cli>() {
         Ok(cli) => cli,
         Err(error) => {
             let _nobody_may_read_it = error.print();

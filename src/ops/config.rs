@@ -1,10 +1,11 @@
 //! The configuration of the server: parse first, resolve second.
 //!
 //! It owns every setting's name, default and range. A setting comes from a flag, else from its
-//! environment variable, else from the configuration file, else from its default. The command
-//! line parser reads the first two into [`ServeArgs`]; [`resolve`] reads the file, whose keys are
-//! the same names, and gives a [`Config`]. It must not know who uses a setting, and nothing here
-//! reads the process environment but [`environment`].
+//! environment variable, else from the configuration file, else from its default.
+//! [`read_command_line`] reads the first two into [`ServeArgs`]; [`resolve`] reads the file, whose
+//! keys are the same names, and gives a [`Config`]. It must not know who uses a setting, and
+//! nothing here reads the process environment but [`environment`], and the parser for
+//! `command_line`.
 
 use std::{
     fmt,
@@ -20,6 +21,7 @@ use super::telemetry::{LogFilter, LogFormat};
 mod access;
 mod addresses;
 mod args;
+mod command_line;
 pub mod environment;
 mod limits;
 #[cfg(test)]
@@ -28,6 +30,7 @@ mod value;
 
 pub use access::JwtConfig;
 pub use args::ServeArgs;
+pub use command_line::read_command_line;
 pub use limits::Limits;
 use limits::fitted;
 

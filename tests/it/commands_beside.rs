@@ -14,8 +14,13 @@ use crate::{
 
 /// Runs the binary. Gives its exit code, and what it wrote to both outputs.
 async fn daybook(arguments: &[&str]) -> (i32, String, String) {
+    daybook_with(&[], arguments).await
+}
+
+/// As [`daybook`], with some variables in its environment.
+async fn daybook_with(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_daybook"));
-    command.args(arguments).env_clear().stdin(Stdio::null());
+    command.args(arguments).env_clear().envs(variables.iter().copied()).stdin(Stdio::null());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
@@ -111,6 +116,52 @@ async fn wrong_flags_and_missing_files_are_told_by_their_codes() {
             assert!(code == 74 && error.contains("/no/such/file"), "{flag}: {code} {error}");
         }
     }
+}
+
+/// Intent: a wrong value is told with the place that it is from.
+#[tokio::test]
+async fn a_wrong_variable_is_told_by_its_name() {
+    let number = "expected a whole number from 1 to 65536";
+    for (variable, value, arguments, place, right) in [
+        ("MAX_CONNECTIONS", "0", &["check-config"][..], "DAYBOOK_MAX_CONNECTIONS", number),
+        ("MAX_CONNECTIONS", "0", &[], "DAYBOOK_MAX_CONNECTIONS", number),
+        ("MAX_CONNECTIONS", "0", &["serve"], "DAYBOOK_MAX_CONNECTIONS", number),
+        ("EPHEMERAL", "x", &["check-config"], "DAYBOOK_EPHEMERAL", "value was not a boolean"),
+        ("ADDRESS", "x", &["tail"], "DAYBOOK_ADDRESS", "http:// or https:// is missing"),
+        // The flag comes first, and is told by its own name.
+        ("MAX_TAILS", "1", &["check-config", "--max-tails", "0"], "--max-tails <COUNT>", number),
+        ("MAX_TAILS", "0", &["check-config", "--max-tails=0"], "--max-tails <COUNT>", number),
+    ] {
+        let variables = [(&*format!("DAYBOOK_{variable}"), value)];
+        let (code, _, error) = daybook_with(&variables, arguments).await;
+        let value = if place.starts_with('-') { "0" } else { value };
+        let told = format!("error: invalid value '{value}' for '{place}': {right}");
+        assert!(code == 64 && error.starts_with(&told), "{code} {error}");
+    }
+    let variables = [("DAYBOOK_LOG_FORMAT", "xml")];
+    let (_, _, error) = daybook_with(&variables, &["check-config"]).await;
+    let told = "error: invalid value 'xml' for 'DAYBOOK_LOG_FORMAT'\n  [possible values: auto, ";
+    assert!(error.starts_with(told), "{error}");
+}
+
+/// Intent: a variable that is empty is none, as for most programs.
+#[tokio::test]
+async fn an_empty_variable_counts_as_not_set() {
+    let names = ["CONFIG", "LISTEN", "INSECURE", "DATA_DIR", "EPHEMERAL", "TLS_KEY", "MAX_CALLS"];
+    let names = names.map(|name| format!("DAYBOOK_{name}"));
+    let variables: Vec<_> = names.iter().map(|name| (&**name, "")).collect();
+    let (code, told, error) = daybook_with(&variables, &["check-config"]).await;
+    assert_eq!((code, &*error), (0, ""));
+    assert_eq!(told, daybook(&["check-config"]).await.1);
+    let flags = ["check-config", "--max-calls", "7"];
+    assert!(daybook_with(&variables, &flags).await.1.contains("max_calls = 7\n"));
+    for help in [&["--help"][..], &["check-config", "--help"], &["help", "serve"]] {
+        let (code, told, _) = daybook_with(&variables, help).await;
+        assert_eq!((code, &*told), (0, &*daybook(help).await.1), "{help:?}");
+        assert!(told.contains("[env: DAYBOOK_LISTEN]"), "{told}");
+    }
+    // What is given on the command line is meant, also if it is nothing.
+    assert_eq!(daybook_with(&variables, &["check-config", "--data-dir", ""]).await.0, 64);
 }
 
 /// Intent: what `token` prints is what a credentials file may say.

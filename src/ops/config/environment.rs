@@ -1,8 +1,9 @@
 //! The standard variables of OpenTelemetry, as far as its library does not read them itself.
 //!
 //! Traces have no settings of ours: whoever runs a collector sets these for all that runs there.
+//! Variables of our own are read with the command line; here it is only known which are empty.
 
-use std::path::PathBuf;
+use std::{ffi::OsStr, path::PathBuf};
 
 /// Whether traces are to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +77,12 @@ const KEY: Names = ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_
 #[expect(clippy::disallowed_methods, reason = "these variables are not ours to turn into settings")]
 pub fn traced() -> Result<Traced, EnvironmentError> {
     traced_by(|name| std::env::var(name).ok())
+}
+
+/// Whether a variable is set to nothing.
+#[expect(clippy::disallowed_methods, reason = "the command line's parser does not ask this")]
+pub(super) fn is_empty(name: &OsStr) -> bool {
+    std::env::var_os(name).is_some_and(|value| value.is_empty())
 }
 
 fn traced_by(get: impl Fn(&str) -> Option<String>) -> Result<Traced, EnvironmentError> {

@@ -1,0 +1,65 @@
+//! The command line, and the environment for what it does not say.
+//!
+//! It owns which variables count as set, and that a wrong value is told with the place it is from.
+//! It must not know which flags there are.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::{
+    Arg, Command, Parser,
+    builder::Resettable,
+    error::{ContextKind, ContextValue},
+};
+
+use super::environment;
+
+/// Reads the command line of the process, and the variables of those flags that it does not have.
+/// A variable that is empty counts as one that is not set.
+///
+/// # Errors
+/// [`clap::Error`] when something is not right, or when help was asked for. The value of a variable
+/// is told with the variable's name.
+pub fn read_command_line<P: Parser>() -> Result<P, clap::Error> {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let mut command = without_empty(P::command());
+    let matches = command.try_get_matches_from_mut(&line);
+    let parsed = matches.and_then(|mut matches| P::from_arg_matches_mut(&mut matches));
+    match parsed {
+        // The help tells of all variables, also of those that are empty.
+        Err(error) if !error.use_stderr() => P::try_parse_from(line),
+        parsed => parsed.map_err(|error| named(error.format(&mut command), &command, &line)),
+    }
+}
+
+/// The same command, for which those variables are not set that are empty.
+fn without_empty(command: Command) -> Command {
+    let without = |argument: Arg| {
+        let is_empty = argument.get_env().is_some_and(environment::is_empty);
+        if is_empty { argument.env(Resettable::Reset) } else { argument }
+    };
+    command.mut_args(without).mut_subcommands(without_empty)
+}
+
+/// The same error, with the name of a variable in place of a flag that the line does not have.
+fn named(mut error: clap::Error, command: &Command, line: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return error;
+    };
+    let flag = argument.split([' ', '[', '=']).next().unwrap_or_default();
+    let is_flag = |word: &OsString| {
+        word.to_string_lossy().split_once('=').map_or(word == flag, |(name, _)| name == flag)
+    };
+    let variable = variable_of(command, flag).filter(|_| !line.iter().any(is_flag));
+    if let Some(variable) = variable.map(|variable| variable.to_string_lossy().into_owned()) {
+        error.insert(ContextKind::InvalidArg, ContextValue::String(variable));
+    }
+    error
+}
+
+/// The variable of a flag, which is the same in all commands that have it.
+fn variable_of<'a>(command: &'a Command, flag: &str) -> Option<&'a OsStr> {
+    let name = flag.strip_prefix("--")?;
+    let mut own = command.get_arguments().filter(|argument| argument.get_long() == Some(name));
+    let own = own.find_map(Arg::get_env);
+    own.or_else(|| command.get_subcommands().find_map(|command| variable_of(command, flag)))
+}
