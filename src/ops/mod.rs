@@ -3,10 +3,9 @@
 //! It owns the configuration ([`config`]), the logs of the process ([`telemetry`]), what is counted
 //! ([`figures`]) and how scrapers read it ([`exposition`]), what the process takes of the machine
 //! ([`process`]), the traces of calls ([`traces`]), what the service manager is told ([`notify`]),
-//! files of PEM ([`pem`]), files that
-//! are read again ([`Followed`]) and the wall clock ([`Clock`]). It must not know
-//! accounts, money, events or the log that keeps them: a setting that one of those rooms reads is a
-//! plain number, path or duration here.
+//! files of PEM ([`pem`]), files that are read again ([`Followed`]) and the wall clock ([`Clock`]).
+//! It must not know accounts, money, events or the log that keeps them: a setting that one of those
+//! rooms reads is a plain number, path or duration here.
 
 mod clock;
 pub mod config;

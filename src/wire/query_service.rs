@@ -54,7 +54,7 @@ impl Queries {
         let reads = self.reads.get()?;
         let books = reads.views.books();
         let view = books.account(account_id);
-        let view = view.ok_or_else(|| reads.missing(status::account_not_found(account_id)))?;
+        let view = view.ok_or_else(|| reads.account_missing(account_id))?;
         Ok((view, books.position()))
     }
 
@@ -242,8 +242,8 @@ impl QueryService for Queries {
         reads.wait(&metadata, min_position).await?;
         let (view, totals) = {
             let books = reads.views.books();
-            let missing = |id| reads.missing(status::account_not_found(id));
-            let view = account_id.map(|id| books.account(id).ok_or_else(|| missing(id)));
+            let view =
+                account_id.map(|id| books.account(id).ok_or_else(|| reads.account_missing(id)));
             (view.transpose()?, books.totals())
         };
         let total = view.as_ref().map_or(totals.transaction_count, |view| view.transaction_count);
@@ -324,8 +324,7 @@ impl QueryService for Queries {
             let books = reads.views.books();
             let filter = match account_id {
                 Some(id) => {
-                    let missing = || reads.missing(status::account_not_found(id));
-                    let view = books.account(id).ok_or_else(missing)?;
+                    let view = books.account(id).ok_or_else(|| reads.account_missing(id))?;
                     let before = token.first().copied().unwrap_or(u64::MAX);
                     SagaFilter::OfAccount(Box::new(view), state, before)
                 }

@@ -16,6 +16,7 @@ use super::{
     status,
 };
 use crate::{
+    domain::AccountId,
     event_store::{Cursor, EventStore, Failure, History, HistoryError},
     views::Views,
 };
@@ -79,17 +80,22 @@ impl Reads {
             return Ok(());
         }
         self.store.settle(time_micros).await.map_err(|failure| match failure {
-            Failure::Damaged => self.missing(status::failed(failure)),
             Failure::Latched => status::not_settled(),
-            Failure::Overloaded | Failure::NoRoom | Failure::Stopping => status::failed(failure),
+            Failure::Damaged | Failure::Overloaded | Failure::NoRoom | Failure::Stopping => {
+                self.missing(status::failed(failure))
+            }
         })
     }
 
     /// What a question about something is answered with that is not there: `status`; but of a
     /// damaged log it may lie behind the damage.
     pub(super) fn missing(&self, status: Status) -> Status {
-        let head = *self.durable.borrow();
-        if self.store.is_damaged() { status::behind_damage(head) } else { status }
+        self.expect_more().err().unwrap_or(status)
+    }
+
+    /// What a question about an account is answered with that is not there.
+    pub(super) fn account_missing(&self, account_id: AccountId) -> Status {
+        self.missing(status::account_not_found(account_id))
     }
 
     /// DATA_LOSS where a damaged log ends.
