@@ -11,7 +11,7 @@ use super::{
     batch::{Batch, BatchAnswer, judge_one},
     deadline,
     entrance::{Visit, principal, visit},
-    guarded::{Messages, guarded},
+    guarded::{Messages, caught, guarded},
     held::Held,
     late::Late,
     parse, permit,
@@ -204,7 +204,7 @@ impl CommandService for Commands {
             rooms: [Room::new(STREAM_COMMANDS_MAX), Arc::clone(&self.room)],
             held: request.extensions().get().cloned().unwrap_or_default(),
         };
-        tokio::spawn(submissions.submit_all(request.into_inner(), sender));
+        tokio::spawn(submissions.submit_or_fail(request.into_inner(), sender));
         let reads = Arc::clone(&desk.reads);
         let answers = ReceiverStream::new(receiver).then(move |step| {
             let reads = Arc::clone(&reads);
@@ -245,6 +245,19 @@ struct Submissions {
 }
 
 impl Submissions {
+    /// As [`Submissions::submit_all`]. Nothing else would tell the stream's caller of a panic: to
+    /// it, the answers would end as if all batches had one.
+    async fn submit_or_fail(
+        self,
+        batches: Streaming<proto::ExecuteStreamRequest>,
+        sender: mpsc::Sender<Result<Submitted, Status>>,
+    ) {
+        let submitted = caught(self.submit_all(batches, sender.clone())).await;
+        if let Err(status) = submitted {
+            let _caller_may_have_left = sender.send(Err(status)).await;
+        }
+    }
+
     /// Submits the batches of a stream in order, until it ends, breaks a limit, nobody waits for
     /// the answers any more, or the server stops.
     async fn submit_all(

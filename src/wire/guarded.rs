@@ -2,8 +2,9 @@
 //! of ours panics in it. Neither may harm another call, and both have a status of their own.
 
 use std::{
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
@@ -37,6 +38,19 @@ impl Deadline {
 /// Polls; what panics is an internal error. The panic itself was told by its hook.
 pub(super) fn poll<T>(poll: impl FnOnce() -> Poll<T>) -> Result<Poll<T>, Status> {
     catch_unwind(AssertUnwindSafe(poll)).map_err(|_| status::panicked())
+}
+
+/// Waits for what runs beside its call, in a task of its own.
+///
+/// # Errors
+/// An internal error when it panics.
+pub(super) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Status> {
+    let mut work = pin!(work);
+    poll_fn(|context| match poll(|| work.as_mut().poll(context)) {
+        Ok(polled) => polled.map(Ok),
+        Err(status) => Poll::Ready(Err(status)),
+    })
+    .await
 }
 
 /// How much longer than its caller said a stream goes on: nearly all callers look at their own
@@ -164,6 +178,21 @@ mod tests {
         let Poll::Ready(Some(Err(status))) = next(&mut messages) else { panic!("it goes on") };
         assert_eq!((status.code(), status.message()), (Code::Internal, "an internal error"));
         assert!(matches!(next(&mut messages), Poll::Ready(None)));
+    }
+
+    #[tokio::test]
+    async fn what_panics_beside_its_call_is_an_internal_error() {
+        let works = caught(async {
+            tokio::task::yield_now().await;
+            7
+        });
+        assert_eq!(works.await.unwrap(), 7);
+        let panics = caught(async {
+            tokio::task::yield_now().await;
+            panic!("a defect");
+        });
+        let status: Result<(), _> = panics.await;
+        assert_eq!(status.unwrap_err().code(), Code::Internal);
     }
 
     #[tokio::test]
