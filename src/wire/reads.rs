@@ -147,8 +147,7 @@ impl Reads {
         let turn = Arc::clone(&self.turns).acquire_owned().await.ok();
         let mut cursor = self.history.cursor();
         let read = tokio::task::spawn_blocking(move || (read(&mut cursor), turn));
-        let (found, _turn) =
-            read.await.map_err(|_| status::internal("a read of the log panicked"))?;
+        let (found, _turn) = read.await.map_err(|_| status::panicked())?;
         Ok(found)
     }
 
