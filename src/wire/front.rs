@@ -136,6 +136,40 @@ impl Front {
 }
 
 impl Services {
+    /// Begins a call: takes it in and sends it to its service, or turns it away.
+    fn begin(&self, mut request: Request) -> Answer {
+        let said = deadline::timeout(request.headers());
+        let turned_away = |request: Request, refused| {
+            self.answer(Box::pin(turned_away(request.into_body(), refused)), said)
+        };
+        if let Some(refused) = form::refusal(&request) {
+            return turned_away(request, refused);
+        }
+        let visit = match self.entrance.admit(&mut request) {
+            Ok(visit) => visit,
+            Err(status) => return turned_away(request, status.into_http()),
+        };
+        let method = Method::of(request.uri().path());
+        let then = match self.take_in(method, request.extensions().get()) {
+            Ok(then) => then,
+            Err(refused) => {
+                let refused = refused.clone().into_http();
+                return self.answer(Box::pin(async move { Ok(refused) }), None);
+            }
+        };
+        // What is opened only has to begin within that time.
+        let call_time = self.limits.call_time;
+        let timeout = Some(said.map_or(call_time, |said| said.min(call_time)));
+        let coming = self.send(method, request);
+        Answer { visit, then, ..self.answer(coming, timeout) }
+    }
+
+    /// An answer for nobody in particular, of which nothing becomes.
+    fn answer(&self, coming: BoxFuture<Response, Infallible>, timeout: Option<Duration>) -> Answer {
+        let (deadline, message_bytes_max) = (Deadline::after(timeout), self.limits.message_bytes);
+        Answer { coming, deadline, message_bytes_max, visit: None, then: Then::Nothing }
+    }
+
     /// What becomes of the answer to a call that is taken in.
     ///
     /// # Errors
@@ -209,37 +243,13 @@ impl Service<Request> for Front {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request) -> Answer {
+    /// Runs in the task of the connection, which a panic would end with all calls on it.
+    fn call(&mut self, request: Request) -> Answer {
         let services = &self.0;
-        let message_bytes_max = services.limits.message_bytes;
-        let said = deadline::timeout(request.headers());
-        let answer = |coming, timeout| {
-            let deadline = Deadline::after(timeout);
-            Answer { coming, deadline, message_bytes_max, visit: None, then: Then::Nothing }
-        };
-        let turned_away = |request: Request, refused| {
-            answer(Box::pin(turned_away(request.into_body(), refused)), said)
-        };
-        if let Some(refused) = form::refusal(&request) {
-            return turned_away(request, refused);
-        }
-        let visit = match services.entrance.admit(&mut request) {
-            Ok(visit) => visit,
-            Err(status) => return turned_away(request, status.into_http()),
-        };
-        let method = Method::of(request.uri().path());
-        let then = match services.take_in(method, request.extensions().get()) {
-            Ok(then) => then,
-            Err(refused) => {
-                let refused = refused.clone().into_http();
-                return answer(Box::pin(async move { Ok(refused) }), None);
-            }
-        };
-        // What is opened only has to begin within that time.
-        let call_time = services.limits.call_time;
-        let timeout = Some(said.map_or(call_time, |said| said.min(call_time)));
-        let coming = services.send(method, request);
-        Answer { visit, then, ..answer(coming, timeout) }
+        guarded::attempt(|| services.begin(request)).unwrap_or_else(|panicked| {
+            let panicked = panicked.into_http();
+            services.answer(Box::pin(async move { Ok(panicked) }), None)
+        })
     }
 }
 
@@ -248,7 +258,7 @@ impl Future for Answer {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { coming, deadline, message_bytes_max, visit: _, then } = &mut *self;
-        let answer = match guarded::poll(|| coming.as_mut().poll(context)) {
+        let answer = match guarded::attempt(|| coming.as_mut().poll(context)) {
             Ok(Poll::Ready(Ok(answer))) => explained(answer, *message_bytes_max),
             Ok(Poll::Pending) if deadline.is_over(context) => {
                 status::deadline_exceeded().into_http()

@@ -35,9 +35,12 @@ impl Deadline {
     }
 }
 
-/// Polls; what panics is an internal error. The panic itself was told by its hook.
-pub(super) fn poll<T>(poll: impl FnOnce() -> Poll<T>) -> Result<Poll<T>, Status> {
-    catch_unwind(AssertUnwindSafe(poll)).map_err(|_| status::panicked())
+/// Does some work of a call, such as to poll it.
+///
+/// # Errors
+/// An internal error when it panics. The panic itself was told by its hook.
+pub(super) fn attempt<T>(work: impl FnOnce() -> T) -> Result<T, Status> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| status::panicked())
 }
 
 /// Waits for what runs beside its call, in a task of its own.
@@ -46,7 +49,7 @@ pub(super) fn poll<T>(poll: impl FnOnce() -> Poll<T>) -> Result<Poll<T>, Status>
 /// An internal error when it panics.
 pub(super) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Status> {
     let mut work = pin!(work);
-    poll_fn(|context| match poll(|| work.as_mut().poll(context)) {
+    poll_fn(|context| match attempt(|| work.as_mut().poll(context)) {
         Ok(polled) => polled.map(Ok),
         Err(status) => Poll::Ready(Err(status)),
     })
@@ -138,7 +141,7 @@ impl<T> Stream for Guarded<T> {
         } else if let Some(Poll::Ready(status)) = ended {
             status
         } else {
-            match poll(|| open.as_mut().poll_next(context)) {
+            match attempt(|| open.as_mut().poll_next(context)) {
                 Ok(polled) => return polled,
                 Err(status) => status,
             }
