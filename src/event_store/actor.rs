@@ -96,13 +96,12 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
     let (mailbox, inputs) = mpsc::channel(MAILBOX_COMMANDS_MAX.saturating_add(MAILBOX_SPARE));
     let figures = Arc::new(Figures::default());
     figures.decided.set(*durable.borrow());
-    let Some(mut log) = log else {
+    let Some(log) = log else {
         let (_, status) = watch::channel(StoreStatus::Damaged);
         let (doorbell, stopping) = (Arc::default(), Arc::default());
         return Ok((EventStore { mailbox, doorbell, permits, status, stopping, figures }, None));
     };
-    let has_room = log.has_room();
-    let (status_sender, status) = watch::channel(StoreStatus::of_room(has_room));
+    let (status_sender, status) = watch::channel(StoreStatus::Serving);
     let (settled, outbox) = mpsc::channel(MAILBOX_COMMANDS_MAX.saturating_add(MAILBOX_SPARE));
     let position = *durable.borrow();
     tokio::spawn(deliver(outbox, durable));
@@ -111,7 +110,6 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
     let outlets = Outlets {
         settled,
         status: status_sender,
-        has_room: AtomicBool::new(has_room),
         permits: Arc::clone(&permits),
         follower,
         mailbox: mailbox.downgrade(),
@@ -221,7 +219,8 @@ impl EventStore {
                 failure @ (Failure::Latched
                 | Failure::Damaged
                 | Failure::Overloaded
-                | Failure::NoRoom),
+                | Failure::NoRoom
+                | Failure::Unreachable),
             ) => Err(failure),
         }
     }
@@ -273,11 +272,17 @@ impl EventStore {
     fn failure(&self) -> Failure {
         match *self.status.borrow() {
             StoreStatus::Stopped => Failure::Stopping,
-            StoreStatus::Serving | StoreStatus::NoRoom if self.stopping.load(Ordering::Acquire) => {
+            StoreStatus::Serving | StoreStatus::NoRoom | StoreStatus::Unreachable
+                if self.stopping.load(Ordering::Acquire) =>
+            {
                 Failure::Stopping
             }
             // A defect has ended the writer, and is about to latch the store.
-            StoreStatus::Serving | StoreStatus::NoRoom | StoreStatus::Latched => Failure::Latched,
+            StoreStatus::Serving
+            | StoreStatus::NoRoom
+            | StoreStatus::Unreachable
+            | StoreStatus::Latched
+            | StoreStatus::Fenced => Failure::Latched,
             StoreStatus::Damaged => Failure::Damaged,
         }
     }
@@ -360,7 +365,7 @@ fn write(
 /// What comes in next, if something does before the bell rings. What trickles in during a sync can
 /// wait; not while the group waits for room.
 fn wait(inputs: &mut mpsc::Receiver<Input>, outlets: &Outlets, is_syncing: bool) -> Option<Input> {
-    let can_wait = is_syncing && outlets.has_room.load(Ordering::Acquire);
+    let can_wait = is_syncing && outlets.obstacle().is_none();
     let here = inputs.try_recv().ok();
     here.or_else(|| outlets.doorbell.sleep(can_wait, || inputs.try_recv().ok()))
 }

@@ -25,8 +25,8 @@ use crate::log::{AppendError, LogWriter};
 /// After so long without a group the newest one is witnessed: it bounds how long the end of the
 /// log is such that a torn write and later damage look alike.
 const IDLE: Duration = Duration::from_millis(100);
-/// How often room for a group is looked for while there is none.
-const ROOM_RETRY: Duration = Duration::from_millis(250);
+/// How often a group is tried again while the log has no room or cannot be reached.
+const RETRY: Duration = Duration::from_millis(250);
 
 /// Whether commands can be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +35,13 @@ pub enum StoreStatus {
     Serving,
     /// The log has no room; they can again once there is some.
     NoRoom,
+    /// The log cannot be reached, or is not certain to be this process's; they can again once it
+    /// is.
+    Unreachable,
     /// The log or the store has failed; only a restart helps.
     Latched,
+    /// The log belongs to another process now.
+    Fenced,
     /// The log is damaged; it is open for reading up to the damage.
     Damaged,
     /// The store has stopped.
@@ -44,13 +49,45 @@ pub enum StoreStatus {
 }
 
 impl StoreStatus {
-    /// What it means, for a log that has not failed, whether it has room. Tells if it has none.
-    pub(crate) fn of_room(has_room: bool) -> Self {
-        if has_room {
-            return Self::Serving;
+    /// What it means, for a log that has not failed, whether it can be reached and has room.
+    pub(crate) fn of(log: &mut dyn LogWriter) -> Result<Self, AppendError> {
+        Ok(match (log.owns()?, log.has_room()) {
+            (true, true) => Self::Serving,
+            (true, false) => Self::NoRoom,
+            (false, _) => Self::Unreachable,
+        })
+    }
+
+    /// Why commands are refused that could be carried out later.
+    pub(crate) fn obstacle(self) -> Option<Failure> {
+        match self {
+            Self::NoRoom => Some(Failure::NoRoom),
+            Self::Unreachable => Some(Failure::Unreachable),
+            Self::Serving | Self::Latched | Self::Fenced | Self::Damaged | Self::Stopped => None,
         }
-        warn!("the log has no room: commands are refused until there is some");
-        Self::NoRoom
+    }
+
+    /// Whether a failure was told already.
+    fn is_final(self) -> bool {
+        matches!(self, Self::Latched | Self::Fenced)
+    }
+
+    /// Whether it can still become another one by itself.
+    fn may_pass(self) -> bool {
+        self == Self::Serving || self.obstacle().is_some()
+    }
+
+    fn tell(self) {
+        match self {
+            Self::Serving => warn!("commands are carried out again"),
+            Self::NoRoom => {
+                warn!("the log has no room: commands are refused until there is some");
+            }
+            Self::Unreachable => {
+                warn!("the log cannot be reached: commands are refused until it can");
+            }
+            Self::Latched | Self::Fenced | Self::Damaged | Self::Stopped => {}
+        }
     }
 }
 
@@ -69,7 +106,6 @@ pub(crate) type Reply = (oneshot::Sender<Result<Answer, Failure>>, Result<Answer
 pub(crate) struct Outlets {
     pub(crate) settled: mpsc::Sender<Settled>,
     pub(crate) status: watch::Sender<StoreStatus>,
-    pub(crate) has_room: AtomicBool,
     pub(crate) permits: Arc<Semaphore>,
     /// Wakes the follower of the log; full means that it is awake already.
     pub(crate) follower: SyncSender<()>,
@@ -95,39 +131,48 @@ impl Committer {
     /// For a log that is durable up to `position`.
     pub(crate) fn new(log: Box<dyn LogWriter>, position: u64, outlets: Outlets) -> Self {
         let (position, active) = (AtomicU64::new(position), AtomicBool::new(false));
-        Self { log: Mutex::new(log), outlets, position, active }
+        let committer = Self { log: Mutex::new(log), outlets, position, active };
+        committer.look();
+        committer
     }
 
     pub(crate) fn outlets(&self) -> &Outlets {
         &self.outlets
     }
 
-    /// Commits a group when there is room for it, and waits till then. Says whether the log is
-    /// latched: no later group may follow, since the state that it was decided on is not there.
+    /// Commits a group when there is room for it and the log can be reached, and waits till then.
+    /// Says whether the log is latched: no later group may follow, since the state that it was
+    /// decided on is not there.
     pub(crate) fn commit(&self, stage: &mut Stage) -> bool {
         loop {
-            if let Some(latched) = self.try_commit(stage) {
-                return latched;
-            }
+            let obstacle = match self.try_commit(stage) {
+                Ok(latched) => return latched,
+                Err(obstacle) => obstacle,
+            };
             if self.outlets.stopping.load(Ordering::Acquire) {
-                return self.finish(stage, Err(Failure::Stopping));
+                // What cannot be reached may have the group.
+                let is_certain = obstacle == StoreStatus::NoRoom;
+                let failure = if is_certain { Failure::Stopping } else { Failure::Latched };
+                return self.finish(stage, Err(failure));
             }
-            self.outlets.tell_room(false);
+            self.outlets.tell(obstacle);
             // The writer is to refuse what comes, however little.
             self.outlets.doorbell.ring();
-            thread::sleep(ROOM_RETRY);
+            thread::sleep(RETRY);
         }
     }
 
-    /// The same without waiting for room: `None` when there is none, and then the group is as it
-    /// was.
-    pub(crate) fn try_commit(&self, stage: &mut Stage) -> Option<bool> {
+    /// The same without waiting: fails with what is in the way, and then the group is as it was.
+    pub(crate) fn try_commit(&self, stage: &mut Stage) -> Result<bool, StoreStatus> {
         match self.append(stage) {
-            Ok(position) => Some(self.finish(stage, Ok(position))),
-            Err(AppendError::Full) => None,
-            Err(failure @ (AppendError::Failed(_) | AppendError::Latched)) => {
+            Ok(position) => Ok(self.finish(stage, Ok(position))),
+            Err(AppendError::Full) => Err(StoreStatus::NoRoom),
+            Err(AppendError::Unreachable(_)) => Err(StoreStatus::Unreachable),
+            Err(
+                failure @ (AppendError::Failed(_) | AppendError::Fenced(_) | AppendError::Latched),
+            ) => {
                 self.latch(&failure);
-                Some(self.finish(stage, Err(Failure::Latched)))
+                Ok(self.finish(stage, Err(Failure::Latched)))
             }
         }
     }
@@ -148,8 +193,7 @@ impl Committer {
         self.active.store(true, Ordering::Release);
         self.outlets.answer(std::mem::take(&mut stage.pending), result);
         let _awake_already = self.outlets.follower.try_send(());
-        self.look_for_room();
-        result.is_err()
+        self.look() || result.is_err()
     }
 
     /// Notes that the newest group is durable, if there was no other one since the last call. Says
@@ -159,8 +203,7 @@ impl Committer {
             return false;
         }
         let result = self.log().and_then(|mut log| log.witness());
-        self.look_for_room();
-        self.latches(result)
+        self.look() || self.latches(result)
     }
 
     /// Closes the log.
@@ -170,7 +213,7 @@ impl Committer {
             return;
         }
         self.outlets.status.send_if_modified(|status| {
-            let served = *status != StoreStatus::Latched;
+            let served = !status.is_final();
             if served {
                 *status = StoreStatus::Stopped;
             }
@@ -178,10 +221,10 @@ impl Committer {
         });
     }
 
-    fn look_for_room(&self) {
-        if let Ok(mut log) = self.log() {
-            self.outlets.tell_room(log.has_room());
-        }
+    /// Looks whether the log takes more, and tells it. Says whether it is latched.
+    fn look(&self) -> bool {
+        let status = self.log().and_then(|mut log| StoreStatus::of(&mut **log));
+        self.latches(status.map(|status| self.outlets.tell(status)))
     }
 
     /// The log. Who panicked while holding it has left it in an unknown state.
@@ -191,16 +234,26 @@ impl Committer {
 
     fn latches(&self, result: Result<(), AppendError>) -> bool {
         match result {
-            Err(failure @ AppendError::Failed(_)) => {
+            Err(failure @ (AppendError::Failed(_) | AppendError::Fenced(_))) => {
                 self.latch(&failure);
                 true
             }
-            Ok(()) | Err(AppendError::Latched | AppendError::Full) => false,
+            Ok(())
+            | Err(AppendError::Latched | AppendError::Full | AppendError::Unreachable(_)) => false,
         }
     }
 
     fn latch(&self, failure: &AppendError) {
-        if self.outlets.status.send_replace(StoreStatus::Latched) != StoreStatus::Latched {
+        let is_fenced = matches!(failure, AppendError::Fenced(_));
+        let status = if is_fenced { StoreStatus::Fenced } else { StoreStatus::Latched };
+        let is_news = self.outlets.status.send_if_modified(|current| {
+            let is_news = !current.is_final();
+            if is_news {
+                *current = status;
+            }
+            is_news
+        });
+        if is_news {
             error!(%failure, "the log is latched: commands are refused until a restart");
         }
     }
@@ -249,24 +302,22 @@ impl Outlets {
         }
     }
 
-    fn tell_room(&self, has_room: bool) {
-        // A log that has failed has no room either, and that is not the reason.
-        if *self.status.borrow() == StoreStatus::Latched {
-            return;
-        }
-        if self.has_room.swap(has_room, Ordering::AcqRel) == has_room {
-            return;
-        }
-        let status = StoreStatus::of_room(has_room);
-        if has_room {
-            warn!("the log has room again");
-        }
-        self.status.send_if_modified(|current| {
-            let changes = *current != StoreStatus::Latched && *current != status;
-            if changes {
+    /// Says whether the log takes more, unless it has failed.
+    fn tell(&self, status: StoreStatus) {
+        let is_news = self.status.send_if_modified(|current| {
+            let is_news = current.may_pass() && *current != status;
+            if is_news {
                 *current = status;
             }
-            changes
+            is_news
         });
+        if is_news {
+            status.tell();
+        }
+    }
+
+    /// Why commands are refused now that could be carried out later.
+    pub(crate) fn obstacle(&self) -> Option<Failure> {
+        self.status.borrow().obstacle()
     }
 }

@@ -52,7 +52,8 @@ pub struct Answer {
 }
 
 /// Why commands have no outcome. None of these says that they did not happen, except
-/// [`Failure::Overloaded`], [`Failure::NoRoom`] and [`Failure::Damaged`].
+/// [`Failure::Overloaded`], [`Failure::NoRoom`], [`Failure::Unreachable`] and
+/// [`Failure::Damaged`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// The mailbox is full. Nothing happened.
@@ -61,6 +62,9 @@ pub enum Failure {
     /// The log has no room. Nothing happened.
     #[error("the log has no room for more events")]
     NoRoom,
+    /// The log cannot be reached. Nothing happened.
+    #[error("the log cannot be reached")]
+    Unreachable,
     /// The log has failed. What happened is unknown until a restart.
     #[error("the log has failed")]
     Latched,

@@ -1,10 +1,7 @@
 //! The writer: the one who decides. A state machine that waits for nothing but the log: the thread
 //! that drives it takes inputs from the mailbox, and a test may drive it as well.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     committer::Committer,
@@ -95,8 +92,8 @@ impl Writer {
     pub(crate) fn step(&mut self) -> Option<Stage> {
         if self.latched {
             self.refuse_all(Failure::Latched);
-        } else if !self.committer.outlets().has_room.load(Ordering::Acquire) {
-            self.refuse_for_room();
+        } else if let Some(failure) = self.committer.outlets().obstacle() {
+            self.refuse_for_now(failure);
         }
         self.decide();
         self.next_group()
@@ -121,7 +118,7 @@ impl Writer {
         }
         let mut stage = self.take_stage();
         let is_small = self.backlog.is_empty() && stage.command_count() <= self.small_commands_max;
-        if is_small && let Some(latched) = self.committer.try_commit(&mut stage) {
+        if is_small && let Ok(latched) = self.committer.try_commit(&mut stage) {
             self.latched = latched;
             return None;
         }
@@ -144,13 +141,14 @@ impl Writer {
         self.refuse_backlog(failure);
     }
 
-    /// Refuses what needs room. Who only waits for what is under way does not, if that is nothing.
-    fn refuse_for_room(&mut self) {
+    /// Refuses what needs the log. Who only waits for what is under way does not, if that is
+    /// nothing.
+    fn refuse_for_now(&mut self, failure: Failure) {
         let nothing_waits = !self.syncing && self.stage.group.is_empty();
         let needs_none = |it: &Submission| nothing_waits && it.commands.is_empty();
         let (kept, refused) = self.backlog.drain(..).partition(needs_none);
         self.backlog = refused;
-        self.refuse_backlog(Failure::NoRoom);
+        self.refuse_backlog(failure);
         self.backlog = kept;
     }
 

@@ -2,7 +2,7 @@
 
 use std::iter::Peekable;
 
-use super::RECORD_BYTES_MAX;
+use super::{ChainHash, FORMAT_VERSION, Group, Head, RECORD_BYTES_MAX, chain};
 
 /// How many bytes of records one block may hold: enough that its header weighs a hundredth of a
 /// block of many small records, little enough that one event is read, checked and found in a few
@@ -65,6 +65,18 @@ impl Block {
     #[must_use]
     pub fn last_position(&self) -> u64 {
         self.last_position
+    }
+
+    /// The version of the format that its records were written in.
+    #[must_use]
+    pub fn format(&self) -> u32 {
+        self.format
+    }
+
+    /// Its records as they are stored: each with its length and its events' count before it.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
     }
 
     /// How many bytes its records take, their lengths included.
@@ -138,6 +150,26 @@ pub(crate) fn put_block<'a>(
         counts.record_count = counts.record_count.saturating_add(1);
     }
     counts
+}
+
+/// The blocks of a group, each with the chain up to it, and how far the log has come with them.
+pub(crate) fn blocks_of(group: &Group, mut head: Head) -> (Vec<(Block, ChainHash)>, Head) {
+    let mut records = group.records().peekable();
+    let mut blocks = Vec::new();
+    let mut first_position = group.first_position();
+    while records.peek().is_some() {
+        let mut payload = Vec::new();
+        let counts = put_block(&mut payload, &mut records);
+        let hash = chain::extend(&head.hash, &payload);
+        let Some(block) = Block::parse(FORMAT_VERSION, first_position, counts.event_count, payload)
+        else {
+            unreachable!("a payload that was just written is a block")
+        };
+        head = head.after(&block, hash);
+        first_position = block.last_position().saturating_add(1);
+        blocks.push((block, hash));
+    }
+    (blocks, head)
 }
 
 /// Writes a record into a payload.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::block::BLOCK_BYTES_MAX;
 use super::{
     AppendError, Block, Group, Head, LogId, LogReader, LogWriter, RECORD_BYTES_MAX, ReadError,
-    chain, file, memory,
+    chain, file, memory, shared,
 };
 
 pub(super) const LOG_ID: LogId = *b"conformance-log!";
@@ -49,6 +49,13 @@ fn file_engine() -> Engine {
         }),
         _keep: Box::new(directory),
     }
+}
+
+/// A medium that is shared, of which one process is the owner.
+fn shared_engine() -> Engine {
+    let model = shared::tests::Model::new(LOG_ID);
+    let shared::tests::Node { writer, reader, .. } = shared::tests::start(&model).expect("a log");
+    Engine { writer, reader, prepare: Box::new(|| {}), _keep: Box::new(()) }
 }
 
 impl Engine {
@@ -290,6 +297,9 @@ macro_rules! conformance {
     ($($property:ident),+ $(,)?) => {
         mod in_memory {
             $(#[test] fn $property() { super::$property(super::memory_engine()); })+
+        }
+        mod in_what_is_shared {
+            $(#[test] fn $property() { super::$property(super::shared_engine()); })+
         }
         mod in_files {
             $(#[test] fn $property() { super::$property(super::file_engine()); })+

@@ -3,12 +3,9 @@
 
 use std::sync::{Arc, RwLock};
 
-use super::block::put_block;
+use super::block::blocks_of;
 use super::guard::{read, write};
-use super::{
-    AppendError, Block, ChainHash, FORMAT_VERSION, Group, Head, LogId, LogReader, LogWriter,
-    ReadError, chain,
-};
+use super::{AppendError, Block, Group, Head, LogId, LogReader, LogWriter, ReadError, chain};
 
 /// Makes an empty log.
 #[must_use]
@@ -42,17 +39,12 @@ impl LogWriter for MemoryWriter {
         if self.closed {
             return Err(AppendError::Latched);
         }
-        let mut head = self.log.head();
+        let head = self.log.head();
         let next_position = head.position.saturating_add(1);
         assert_eq!(group.first_position(), next_position, "a group must continue the log");
-        let mut blocks = blocks_of(group, &mut head.hash);
-        head.position = group.next_position().saturating_sub(1);
-        for block in &blocks {
-            let byte_count = u64::try_from(block.byte_count()).unwrap_or(u64::MAX);
-            head.bytes = head.bytes.saturating_add(byte_count);
-        }
+        let (blocks, head) = blocks_of(group, head);
         let mut state = write(&self.log.state);
-        state.blocks.append(&mut blocks);
+        state.blocks.extend(blocks.into_iter().map(|(block, _)| Arc::new(block)));
         state.head = head;
         Ok(head)
     }
@@ -69,25 +61,6 @@ impl LogWriter for MemoryWriter {
         self.closed = true;
         Ok(())
     }
-}
-
-/// The blocks of a group; the chain is taken along.
-fn blocks_of(group: &Group, hash: &mut ChainHash) -> Vec<Arc<Block>> {
-    let mut records = group.records().peekable();
-    let mut blocks = Vec::new();
-    let mut first_position = group.first_position();
-    while records.peek().is_some() {
-        let mut payload = Vec::new();
-        let counts = put_block(&mut payload, &mut records);
-        *hash = chain::extend(hash, &payload);
-        let Some(block) = Block::parse(FORMAT_VERSION, first_position, counts.event_count, payload)
-        else {
-            unreachable!("a payload that was just written is a block")
-        };
-        first_position = block.last_position().saturating_add(1);
-        blocks.push(Arc::new(block));
-    }
-    blocks
 }
 
 impl LogReader for MemoryLog {

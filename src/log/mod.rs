@@ -4,17 +4,20 @@
 //! no money, no event. One record holds the events of one command; one group holds the records
 //! that were committed together, and is all there or not there at all.
 //!
-//! Two engines implement the seam: [`memory`] (nothing survives the process) and [`mod@file`]
-//! (durable, hash-chained segment files). One conformance suite holds both to it.
+//! Three engines implement the seam: [`memory`] (nothing survives the process), [`mod@file`]
+//! (durable, hash-chained segment files) and [`shared`] (a medium that several processes share,
+//! one of which owns the log). One conformance suite holds all of them to it.
 
 use std::sync::Arc;
 
 mod block;
-mod chain;
+pub(crate) mod chain;
 pub mod file;
 mod group;
-mod guard;
+pub(crate) mod guard;
 pub mod memory;
+mod recent;
+pub mod shared;
 
 #[cfg(test)]
 mod conformance;
@@ -52,6 +55,14 @@ pub struct Head {
     pub bytes: u64,
 }
 
+impl Head {
+    /// How far it has come with one more block, and the chain up to that.
+    fn after(self, block: &Block, hash: ChainHash) -> Self {
+        let byte_count = u64::try_from(block.byte_count()).unwrap_or(u64::MAX);
+        Self { position: block.last_position(), hash, bytes: self.bytes.saturating_add(byte_count) }
+    }
+}
+
 /// Why a group was not appended.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
@@ -65,6 +76,15 @@ pub enum AppendError {
     /// There is no room for the group; nothing was written, and the writer stays usable.
     #[error("the log has no room for the group")]
     Full,
+    /// The medium cannot be reached, or is not certain to be this process's now. The group may be
+    /// there already or not; trying the same group again finds that out and appends it at most
+    /// once.
+    #[error("the log cannot be reached: {0}")]
+    Unreachable(String),
+    /// The log belongs to another process, for good. Whether a group whose append was not certain
+    /// is there, only that one knows; the writer must not be used again.
+    #[error("the log belongs to another process now: {0}")]
+    Fenced(&'static str),
 }
 
 /// Why records could not be read.
@@ -117,13 +137,23 @@ pub trait LogWriter: Send {
     /// nothing of it; see [`AppendError`] for what may be on the medium.
     ///
     /// # Errors
-    /// [`AppendError::Failed`] once, then [`AppendError::Latched`] for ever; or
-    /// [`AppendError::Full`], after which another try may succeed.
+    /// [`AppendError::Failed`] or [`AppendError::Fenced`] once, then [`AppendError::Latched`] for
+    /// ever; or [`AppendError::Full`] or [`AppendError::Unreachable`], after which another try of
+    /// the same group may succeed.
     fn append(&mut self, group: &Group) -> Result<Head, AppendError>;
 
     /// Whether a group of [`GROUP_BYTES_MAX`] can be appended now. Asked before commands are
     /// decided, so that a full medium refuses them and loses nothing.
     fn has_room(&mut self) -> bool;
+
+    /// Whether the medium can be reached and the log is this process's, as far as is known. Asked
+    /// as [`LogWriter::has_room`] is.
+    ///
+    /// # Errors
+    /// [`AppendError::Failed`] or [`AppendError::Fenced`], as [`LogWriter::append`].
+    fn owns(&mut self) -> Result<bool, AppendError> {
+        Ok(true)
+    }
 
     /// Notes on the medium that the newest group is durable, when that is not noted yet. To be
     /// called when the writer has been idle for a moment. Durable when it returns.
@@ -145,11 +175,17 @@ pub trait LogReader: Send + Sync {
     /// The id of the log.
     fn log_id(&self) -> LogId;
 
-    /// The name of the engine: `file` or `memory`.
+    /// The name of the engine: `file`, `memory` or `postgres`.
     fn engine(&self) -> &'static str;
 
     /// How far the log has come.
     fn head(&self) -> Head;
+
+    /// Whether what it shows is certain to be all there is: not so while another process may own
+    /// the log.
+    fn is_current(&self) -> bool {
+        true
+    }
 
     /// How many segments it has; 0 where it is not kept in files.
     fn segment_count(&self) -> usize {

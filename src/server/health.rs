@@ -94,8 +94,10 @@ pub(super) async fn start(
 /// Tells what the status of the event store means for calls, as it changes.
 pub(super) async fn follow(reporter: HealthReporter, mut status: watch::Receiver<StoreStatus>) {
     loop {
-        let serving = *status.borrow_and_update() == StoreStatus::Serving;
-        tell(&reporter, serving, true).await;
+        let now = *status.borrow_and_update();
+        // What is known here may then not be the newest.
+        let may_be_old = matches!(now, StoreStatus::Unreachable | StoreStatus::Fenced);
+        tell(&reporter, now == StoreStatus::Serving, !may_be_old).await;
         if status.changed().await.is_err() {
             return;
         }

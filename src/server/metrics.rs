@@ -114,7 +114,9 @@ impl Metrics {
             ("recovering", None),
             ("serving", Some(StoreStatus::Serving)),
             ("no_room", Some(StoreStatus::NoRoom)),
+            ("unreachable", Some(StoreStatus::Unreachable)),
             ("latched", Some(StoreStatus::Latched)),
+            ("fenced", Some(StoreStatus::Fenced)),
             ("damaged", Some(StoreStatus::Damaged)),
             ("stopped", Some(StoreStatus::Stopped)),
         ];

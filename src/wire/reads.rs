@@ -81,9 +81,11 @@ impl Reads {
         }
         self.store.settle(time_micros).await.map_err(|failure| match failure {
             Failure::Latched => status::not_settled(),
-            Failure::Damaged | Failure::Overloaded | Failure::NoRoom | Failure::Stopping => {
-                self.missing(status::failed(failure))
-            }
+            Failure::Damaged
+            | Failure::Overloaded
+            | Failure::NoRoom
+            | Failure::Unreachable
+            | Failure::Stopping => self.missing(status::failed(failure)),
         })
     }
 
@@ -108,12 +110,13 @@ impl Reads {
     }
 
     /// Waits until the views show all that was durable when the call came in, and `min_position`
-    /// as well.
+    /// as well. Fails while another process may have made more durable.
     pub(super) async fn wait(
         &self,
         metadata: &MetadataMap,
         min_position: Option<u64>,
     ) -> Result<(), Status> {
+        self.expect_current()?;
         let durable = *self.durable.borrow();
         let position = durable.max(min_position.unwrap_or(0));
         if position > durable {
@@ -121,10 +124,15 @@ impl Reads {
         }
         let wait = self.patience(metadata);
         match timeout(wait, self.views.reach(position)).await {
-            Ok(Ok(())) => Ok(()),
+            // That may have changed while the read waited.
+            Ok(Ok(())) => self.expect_current(),
             Ok(Err(behind)) => Err(status::views_behind(behind)),
             Err(_) => Err(status::position_not_reached(position)),
         }
+    }
+
+    fn expect_current(&self) -> Result<(), Status> {
+        if self.history.log().is_current() { Ok(()) } else { Err(status::not_current()) }
     }
 
     /// How long a read may wait: as long as its caller and the server do, less a tenth, so that the

@@ -350,6 +350,9 @@ pub(super) fn failed(failure: Failure) -> Status {
             Report::new(Code::ResourceExhausted, "OVERLOADED", failure).retry(RETRY_OVERLOAD)
         }
         Failure::NoRoom => Report::new(Code::Unavailable, "LOG_FULL", failure).retry(RETRY_OUTAGE),
+        Failure::Unreachable => {
+            Report::new(Code::Unavailable, "LOG_UNREACHABLE", failure).retry(RETRY_OUTAGE)
+        }
         Failure::Latched => {
             let message = "the outcome is unknown: repeat with the same request_id";
             Report::new(Code::Unavailable, "LOG_FAILED", message).retry(RETRY_OUTAGE)
@@ -386,6 +389,12 @@ pub(super) fn behind_damage(head: u64) -> Status {
     Report::new(Code::DataLoss, "LOG_DAMAGED", "the log is damaged, and ends before that")
         .with("position", head.saturating_add(1))
         .finish()
+}
+
+/// UNAVAILABLE: another process may own the log, and know more of it.
+pub(super) fn not_current() -> Status {
+    let message = "what is known here may not be the newest: the log may have another owner";
+    Report::new(Code::Unavailable, "LOG_UNREACHABLE", message).retry(RETRY_OUTAGE).finish()
 }
 
 /// UNAVAILABLE: the log has failed, and what it had last is unknown until a restart.

@@ -82,16 +82,14 @@ impl Node {
         let history = History::new(Arc::clone(&opened.reader));
         let views = Arc::new(Views::new(books));
         let (damage, is_torn) = (opened.damage, opened.torn.is_some());
-        let store = opened.writer.zip(opened.preparer).map(|(mut log, preparer)| {
+        let store = opened.writer.zip(opened.preparer).map(|(log, preparer)| {
             let (settled, outbox) = mpsc::channel(OUTBOX);
             let (mailbox, _) = mpsc::channel(1);
-            let has_room = log.has_room();
-            let (status_sender, status) = watch::channel(StoreStatus::of_room(has_room));
+            let (status_sender, status) = watch::channel(StoreStatus::Serving);
             let (follower, _) = blocking::sync_channel(1);
             let outlets = Outlets {
                 settled,
                 status: status_sender,
-                has_room: AtomicBool::new(has_room),
                 permits: Arc::new(Semaphore::new(0)),
                 follower,
                 mailbox: mailbox.downgrade(),
@@ -166,13 +164,13 @@ impl Node {
         };
         let is_stopping = store.committer.outlets().stopping.load(Ordering::Acquire);
         let committed = if is_stopping {
-            Some(store.committer.commit(&mut group))
+            Ok(store.committer.commit(&mut group))
         } else {
             store.committer.try_commit(&mut group)
         };
         match committed {
-            Some(latched) => store.writer.take(Input::Synced { latched }),
-            None => store.group = Some(group),
+            Ok(latched) => store.writer.take(Input::Synced { latched }),
+            Err(_) => store.group = Some(group),
         }
     }
 

@@ -429,7 +429,9 @@ impl World {
                     self.tally.latched += 1;
                     self.unknown.push(given);
                 }
-                Err(failure @ (Failure::Overloaded | Failure::Damaged)) => panic!("{failure}"),
+                Err(failure @ (Failure::Overloaded | Failure::Unreachable | Failure::Damaged)) => {
+                    panic!("{failure}")
+                }
             }
         }
     }

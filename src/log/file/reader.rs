@@ -10,6 +10,7 @@ use std::io;
 use std::sync::{Arc, Mutex, RwLock};
 
 use crate::log::guard::{lock, read, write};
+use crate::log::recent::Recent;
 use crate::log::{Block, Damage, Head, LogId, LogReader, ReadError, Scrubbed};
 
 use super::bytes::{narrow, wide};
@@ -21,10 +22,6 @@ use super::frame::{
 use super::index::{Entry, Index, Location, Lookup, SPACING_BYTES, note};
 use super::segment::{self, SegmentHeader, file_name};
 use super::window::Window;
-
-/// How many bytes of recent blocks are kept: what views and subscribers that keep up are going to
-/// ask for, and two fifths of the largest group.
-const RECENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// How much is read beyond one block for who goes on from there.
 const RUN_BYTES: usize = 128 * 1024;
@@ -115,7 +112,7 @@ impl Shared {
             index.push(placed.block.first_position(), placed.offset);
         }
         drop(index);
-        lock(&self.recent).push(blocks);
+        lock(&self.recent).push(blocks.into_iter().map(|placed| placed.block));
         let mut tip = write(&self.tip);
         *tip = Tip { head, place: place.or(tip.place) };
     }
@@ -305,37 +302,6 @@ impl LogReader for Shared {
     fn recent_block(&self, position: u64) -> Option<Arc<Block>> {
         lock(&self.recent).get(position)
     }
-}
-
-/// The newest blocks, consecutive.
-#[derive(Default)]
-struct Recent {
-    blocks: VecDeque<Arc<Block>>,
-    /// How many bytes they have.
-    byte_count: usize,
-}
-
-impl Recent {
-    fn push(&mut self, blocks: Vec<Placed>) {
-        for Placed { block, .. } in blocks {
-            self.byte_count = self.byte_count.saturating_add(weight(&block));
-            self.blocks.push_back(block);
-        }
-        while self.byte_count > RECENT_BYTES_MAX {
-            let Some(oldest) = self.blocks.pop_front() else { break };
-            self.byte_count = self.byte_count.saturating_sub(weight(&oldest));
-        }
-    }
-
-    fn get(&self, position: u64) -> Option<Arc<Block>> {
-        let index = self.blocks.partition_point(|block| block.last_position() < position);
-        self.blocks.get(index).filter(|block| block.first_position() <= position).cloned()
-    }
-}
-
-/// What a block takes in memory: small ones are not free.
-fn weight(block: &Block) -> usize {
-    block.byte_count().saturating_add(size_of::<Block>())
 }
 
 /// Files that are open for reading, the one used last at the end.

@@ -1,0 +1,264 @@
+//! What must hold of a log whose medium several processes share, whatever gets lost, stalls or
+//! comes late.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Keeper, Lease, Standby};
+use crate::log::{
+    AppendError, Head, LogReader, LogWriter, ReadError,
+    conformance::{LOG_ID, check_block, group, read_all},
+};
+
+mod model;
+mod worlds;
+
+pub(in crate::log) use model::Model;
+use model::{Fault, TIME};
+
+/// A process that owns the log.
+pub(in crate::log) struct Node {
+    pub(in crate::log) writer: Box<dyn LogWriter>,
+    pub(in crate::log) reader: Arc<dyn LogReader>,
+    keeper: Keeper,
+    lease: Arc<Lease>,
+}
+
+/// A process that has joined, reads the whole log, and takes it over if that is allowed.
+pub(in crate::log) fn start(model: &Model) -> Option<Node> {
+    let (lease, mut keeper) = model.member();
+    keeper.step().unwrap();
+    let mut standby = Standby::new(Arc::new(model.clone()), Arc::clone(&lease));
+    let owner = standby.claim(&mut model.clone()).unwrap()?;
+    while standby.position() < owner.position() {
+        assert!(!standby.follow().unwrap().is_empty());
+    }
+    let (writer, reader) = standby.take(Box::new(model.clone()), owner).unwrap();
+    Some(Node { writer, reader, keeper, lease })
+}
+
+impl Node {
+    /// Appends one record of two events.
+    fn append(&mut self) -> Result<Head, AppendError> {
+        let next_position = self.reader.head().position + 1;
+        self.writer.append(&group(next_position, &[(2, 100)]))
+    }
+}
+
+fn model() -> Model {
+    Model::new(LOG_ID)
+}
+
+#[test]
+fn an_append_without_an_answer_happens_once() {
+    for fault in [Fault::Lost, Fault::Unanswered, Fault::Late] {
+        let model = model();
+        let mut node = start(&model).unwrap();
+        node.append().unwrap();
+        model.fail([fault]);
+        assert_eq!(node.append().unwrap().position, 4, "{fault:?}");
+        model.deliver();
+        assert_eq!(node.append().unwrap().position, 6);
+        assert_eq!(read_all(&*node.reader), [(2, 100); 3]);
+        assert_eq!(read_all(&*start_again(&model, node).reader), [(2, 100); 3]);
+    }
+}
+
+/// Ends one process in good order, and starts another.
+fn start_again(model: &Model, mut node: Node) -> Node {
+    node.writer.close().unwrap();
+    start(model).unwrap()
+}
+
+#[test]
+fn what_cannot_be_reached_is_tried_again() {
+    for first in [Fault::Lost, Fault::Unanswered, Fault::Late] {
+        let model = model();
+        let mut node = start(&model).unwrap();
+        let next = group(1, &[(1, 10), (1, 20)]);
+        // The append, and then every question what has become of it.
+        model.fail([first].into_iter().chain([Fault::Lost; 20]));
+        for _ in 0..4 {
+            let failure = node.writer.append(&next).unwrap_err();
+            assert!(matches!(failure, AppendError::Unreachable(_)), "{failure}");
+            assert_eq!(node.reader.head().position, 0, "nothing is shown before it is certain");
+        }
+        model.forget_faults();
+        assert!(node.writer.owns().unwrap());
+        assert_eq!(node.writer.append(&next).unwrap().position, 2);
+        model.deliver();
+        assert_eq!(read_all(&*node.reader), [(1, 10), (1, 20)]);
+    }
+}
+
+#[test]
+fn without_room_nothing_happens() {
+    let model = model();
+    let mut node = start(&model).unwrap();
+    model.fail([Fault::NoRoom]);
+    assert!(matches!(node.append(), Err(AppendError::Full)));
+    assert!(!node.writer.has_room());
+    assert_eq!(node.append().unwrap().position, 2);
+    assert!(node.writer.has_room());
+}
+
+#[test]
+fn there_is_one_owner_at_a_time() {
+    let model = model();
+    let mut node = start(&model).unwrap();
+    for _ in 0..10 {
+        model.pass(TIME / 3);
+        node.keeper.step().unwrap();
+        assert!(start(&model).is_none());
+        node.append().unwrap();
+    }
+    let mut next = start_again(&model, node);
+    assert_eq!(next.append().unwrap().position, 22);
+}
+
+#[test]
+fn a_stalled_owner_shows_and_appends_nothing() {
+    let model = model();
+    let mut node = start(&model).unwrap();
+    node.append().unwrap();
+    assert!(node.reader.is_current());
+    model.pass(TIME * 3 / 4);
+    assert!(!node.reader.is_current(), "a quarter before others may own the log");
+    assert!(!node.writer.owns().unwrap());
+    assert!(matches!(node.append(), Err(AppendError::Unreachable(_))));
+    assert!(start(&model).is_none(), "its time is not over elsewhere");
+    model.pass(TIME / 4);
+    let mut next = start(&model).unwrap();
+    next.append().unwrap();
+
+    // It wakes up, and takes part again.
+    node.keeper.step().unwrap();
+    assert!(node.lease.node().is_some());
+    assert!(!node.reader.is_current(), "it is a member, and no owner");
+    assert!(matches!(node.append(), Err(AppendError::Fenced(_))));
+    assert!(matches!(node.append(), Err(AppendError::Latched)));
+    assert!(!node.writer.has_room());
+    assert_eq!(next.append().unwrap().position, 6);
+    assert_eq!(read_all(&*next.reader), [(2, 100); 3]);
+}
+
+#[test]
+fn an_append_that_comes_after_the_seal_does_nothing() {
+    let model = model();
+    let mut node = start(&model).unwrap();
+    model.fail([Fault::Late].into_iter().chain([Fault::Lost; 3]));
+    assert!(matches!(node.append(), Err(AppendError::Unreachable(_))));
+    model.forget_faults();
+    model.pass(TIME);
+    let mut next = start(&model).unwrap();
+    model.deliver();
+    assert_eq!(next.append().unwrap().position, 2);
+    node.keeper.step().unwrap();
+    assert!(matches!(node.writer.owns(), Err(AppendError::Fenced(_))));
+    assert_eq!(read_all(&*next.reader), [(2, 100)]);
+}
+
+#[test]
+fn an_owner_whose_lease_has_ended_goes_on_if_nobody_else_has() {
+    let model = model();
+    let mut node = start(&model).unwrap();
+    node.append().unwrap();
+    let epoch = model.tip().epoch;
+    model.pass(TIME * 10);
+    assert!(!node.writer.owns().unwrap());
+    node.keeper.step().unwrap();
+    assert!(!node.reader.is_current(), "others may have appended");
+    assert!(node.writer.owns().unwrap());
+    assert!(node.reader.is_current());
+    assert!(model.tip().epoch > epoch, "who has claimed it meanwhile is fenced");
+    assert_eq!(node.append().unwrap().position, 4);
+}
+
+#[test]
+fn an_owner_whose_lease_has_ended_learns_what_became_of_its_append() {
+    for fault in [Fault::Unanswered, Fault::Lost] {
+        let model = model();
+        let mut node = start(&model).unwrap();
+        model.fail([fault].into_iter().chain([Fault::Lost; 3]));
+        assert!(node.append().is_err());
+        model.forget_faults();
+        model.pass(TIME * 10);
+        node.keeper.step().unwrap();
+        assert!(node.writer.owns().unwrap());
+        assert_eq!(node.append().unwrap().position, 2);
+        assert_eq!(read_all(&*node.reader), [(2, 100)]);
+    }
+}
+
+#[test]
+fn another_owner_between_is_noticed() {
+    let model = model();
+    let mut node = start(&model).unwrap();
+    node.append().unwrap();
+    model.pass(TIME * 2);
+    let mut next = start(&model).unwrap();
+    next.append().unwrap();
+    next.writer.close().unwrap();
+    node.keeper.step().unwrap();
+    let failure = node.writer.owns().unwrap_err();
+    assert!(matches!(failure, AppendError::Fenced("another owner has appended to the log")));
+}
+
+#[test]
+fn what_was_not_written_so_is_never_read() {
+    let model = model();
+    let mut node = start(&model).unwrap();
+    for _ in 0..3 {
+        node.append().unwrap();
+    }
+    node.writer.close().unwrap();
+    model.damage(1);
+    let (lease, mut keeper) = model.member();
+    keeper.step().unwrap();
+    let mut standby = Standby::new(Arc::new(model.clone()), lease);
+    match standby.follow() {
+        Err(ReadError::Damaged(damage)) => assert_eq!(damage.position, 3),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_standby_follows_and_takes_over() {
+    let model = model();
+    let mut node = start(&model).unwrap();
+    let (lease, mut keeper) = model.member();
+    keeper.step().unwrap();
+    let mut standby = Standby::new(Arc::new(model.clone()), lease);
+    for round in 1..5 {
+        node.append().unwrap();
+        let blocks = standby.follow().unwrap();
+        blocks.iter().for_each(check_block);
+        assert_eq!(standby.position(), round * 2);
+        assert!(standby.claim(&mut model.clone()).unwrap().is_none());
+    }
+    node.append().unwrap();
+    node.writer.close().unwrap();
+    let owner = standby.claim(&mut model.clone()).unwrap().unwrap();
+    assert_eq!(owner.position(), 10);
+    assert_eq!(standby.follow().unwrap().len(), 1);
+    let (mut writer, reader) = standby.take(Box::new(model.clone()), owner).unwrap();
+    assert_eq!(writer.append(&group(11, &[(1, 1)])).unwrap(), reader.head());
+    assert_eq!(read_all(&*reader).len(), 6);
+}
+
+#[test]
+fn a_lease_is_counted_from_before_it_was_asked_for() {
+    let model = model();
+    let (lease, mut keeper) = model.member();
+    assert_eq!(lease.node(), None);
+    keeper.step().unwrap();
+    let first = lease.node().unwrap();
+    model.pass((TIME * 3 / 4).checked_sub(Duration::from_nanos(1)).unwrap());
+    assert_eq!(lease.node(), Some(first));
+    model.pass(Duration::from_nanos(1));
+    assert_eq!(lease.node(), None);
+    keeper.step().unwrap();
+    assert_eq!(lease.node(), Some(first), "its time was not over elsewhere");
+    model.pass(TIME);
+    keeper.step().unwrap();
+    assert_ne!(lease.node().unwrap(), first, "a node whose time was over is never one again");
+}

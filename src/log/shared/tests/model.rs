@@ -1,0 +1,244 @@
+//! A model of the shared medium: in memory, on a clock that stands still until it is moved, and
+//! with an answer that is lost now and then.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use crate::log::{
+    Block, ChainHash, Head, LogId, chain,
+    guard::lock,
+    shared::{
+        Appended, Keeper, Lease, Members, NodeId, Read, Source, Store, StoreError, Stored, Tip,
+    },
+};
+
+pub(super) const TIME: Duration = Duration::from_secs(2);
+
+/// What happens to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It does not arrive.
+    Lost,
+    /// It is carried out, and the answer is lost.
+    Unanswered,
+    /// It is carried out later, when [`Model::deliver`] says so, and has no answer.
+    Late,
+    /// There is no room for it.
+    NoRoom,
+}
+
+/// The medium. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub(in crate::log) struct Model(Arc<Mutex<Medium>>);
+
+struct Medium {
+    log_id: LogId,
+    now: Duration,
+    tip: Tip,
+    blocks: Vec<Stored>,
+    nodes: BTreeMap<NodeId, Duration>,
+    owner: Option<NodeId>,
+    claims: u64,
+    faults: VecDeque<Fault>,
+    late: Vec<Append>,
+    next_id: u8,
+}
+
+#[derive(Clone)]
+struct Append {
+    epoch: u64,
+    before: u64,
+    blocks: Vec<Stored>,
+    after: Head,
+}
+
+impl Medium {
+    fn append(&mut self, append: &Append) -> Appended {
+        if (append.epoch, append.before) != (self.tip.epoch, self.tip.head.position) {
+            return Appended::Doubtful;
+        }
+        self.blocks.extend(append.blocks.iter().cloned());
+        self.tip.head = append.after;
+        Appended::Durable
+    }
+
+    fn is_alive(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|expires| *expires > self.now)
+    }
+}
+
+impl Model {
+    pub(in crate::log) fn new(log_id: LogId) -> Self {
+        let head = Head { position: 0, hash: chain::start(&log_id), bytes: 0 };
+        Self(Arc::new(Mutex::new(Medium {
+            log_id,
+            now: Duration::ZERO,
+            tip: Tip { epoch: 0, head },
+            blocks: Vec::new(),
+            nodes: BTreeMap::new(),
+            owner: None,
+            claims: 0,
+            faults: VecDeque::new(),
+            late: Vec::new(),
+            next_id: 0,
+        })))
+    }
+
+    /// The next calls to the store meet these.
+    pub(super) fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
+        lock(&self.0).faults.extend(faults);
+    }
+
+    pub(super) fn forget_faults(&self) {
+        lock(&self.0).faults.clear();
+    }
+
+    /// Carries out what was late.
+    pub(super) fn deliver(&self) {
+        let mut medium = lock(&self.0);
+        for append in std::mem::take(&mut medium.late) {
+            let _nobody_hears_it = medium.append(&append);
+        }
+    }
+
+    pub(super) fn pass(&self, time: Duration) {
+        lock(&self.0).now += time;
+    }
+
+    pub(super) fn tip(&self) -> Tip {
+        lock(&self.0).tip
+    }
+
+    pub(super) fn damage(&self, index: usize) {
+        lock(&self.0).blocks[index].payload[5] ^= 1;
+    }
+
+    /// A process that takes part: its lease, and what keeps it.
+    pub(super) fn member(&self) -> (Arc<Lease>, Keeper) {
+        let (clock, ids) = (self.clone(), self.clone());
+        let lease = Lease::new(Arc::new(move || lock(&clock.0).now));
+        let new_id = move || {
+            let mut medium = lock(&ids.0);
+            medium.next_id += 1;
+            [medium.next_id; 16]
+        };
+        let members = Box::new(self.clone());
+        (Arc::clone(&lease), Keeper::new(members, lease, TIME, Box::new(new_id)))
+    }
+
+    fn call<T>(&self, run: impl FnOnce(&mut Medium) -> T) -> Result<T, StoreError> {
+        let mut medium = lock(&self.0);
+        match medium.faults.pop_front() {
+            None => Ok(run(&mut medium)),
+            Some(Fault::Lost | Fault::Late) => Err(StoreError::Unreachable("lost".into())),
+            Some(Fault::Unanswered) => {
+                let _lost = run(&mut medium);
+                Err(StoreError::Unreachable("unanswered".into()))
+            }
+            Some(Fault::NoRoom) => Err(StoreError::NoRoom),
+        }
+    }
+}
+
+impl Store for Model {
+    fn append(
+        &mut self,
+        epoch: u64,
+        before: &Head,
+        blocks: &[(Block, ChainHash)],
+        after: &Head,
+    ) -> Result<Appended, StoreError> {
+        let blocks = blocks.iter().map(|(block, hash)| Stored {
+            first_position: block.first_position(),
+            last_position: block.last_position(),
+            format: block.format(),
+            hash: *hash,
+            payload: block.payload().to_vec(),
+        });
+        let append =
+            Append { epoch, before: before.position, blocks: blocks.collect(), after: *after };
+        if lock(&self.0).faults.front() == Some(&Fault::Late) {
+            lock(&self.0).late.push(append.clone());
+        }
+        self.call(|medium| medium.append(&append))
+    }
+
+    fn touch(&mut self) -> Result<Tip, StoreError> {
+        self.call(|medium| medium.tip)
+    }
+
+    fn claim(&mut self, node: NodeId) -> Result<Option<u64>, StoreError> {
+        self.call(|medium| {
+            let is_taken =
+                medium.owner.is_some_and(|owner| owner != node && medium.is_alive(owner));
+            (!is_taken).then(|| {
+                medium.owner = Some(node);
+                medium.claims += 1;
+                medium.claims
+            })
+        })
+    }
+
+    fn seal(&mut self, epoch: u64) -> Result<Option<Head>, StoreError> {
+        self.call(|medium| {
+            (medium.tip.epoch < epoch).then(|| {
+                medium.tip.epoch = epoch;
+                medium.tip.head
+            })
+        })
+    }
+
+    fn release(&mut self, node: NodeId, epoch: u64) -> Result<(), StoreError> {
+        self.call(|medium| {
+            if medium.owner == Some(node) && medium.claims == epoch {
+                medium.owner = None;
+            }
+        })
+    }
+}
+
+/// What keeps a member has no faults of its own: a test lets it step or not.
+impl Members for Model {
+    fn join(&mut self, node: NodeId, time: Duration) -> Result<(), StoreError> {
+        let mut medium = lock(&self.0);
+        let expires = medium.now + time;
+        medium.nodes.insert(node, expires);
+        Ok(())
+    }
+
+    fn renew(&mut self, node: NodeId, time: Duration) -> Result<bool, StoreError> {
+        let mut medium = lock(&self.0);
+        let (is_alive, expires) = (medium.is_alive(node), medium.now + time);
+        if is_alive {
+            medium.nodes.insert(node, expires);
+        }
+        Ok(is_alive)
+    }
+
+    fn leave(&mut self, node: NodeId) -> Result<(), StoreError> {
+        lock(&self.0).nodes.remove(&node);
+        Ok(())
+    }
+}
+
+impl Source for Model {
+    fn log_id(&self) -> LogId {
+        lock(&self.0).log_id
+    }
+
+    fn engine(&self) -> &'static str {
+        "model"
+    }
+
+    fn read(&self, position: u64, until: u64, count: u32) -> Result<Read, StoreError> {
+        let medium = lock(&self.0);
+        let first = medium.blocks.partition_point(|block| block.last_position < position);
+        let before = first.checked_sub(1).map(|index| medium.blocks[index].hash);
+        let rest = medium.blocks[first..].iter();
+        let blocks = rest.take(count as usize).take_while(|block| block.last_position <= until);
+        Ok(Read { before, blocks: blocks.cloned().collect() })
+    }
+}
