@@ -6,6 +6,7 @@
 //! | [`domain`] | money, accounts, transfers, the rules: pure functions | anything else |
 //! | [`log`] | groups of records, positions, files, damage | what a record says |
 //! | [`event_store`] | the one writer, entries and their bytes, request ids, history | gRPC |
+//! | [`postgres`] | the tables and statements of the log on PostgreSQL | how a command is decided |
 //! | [`views`] | what everything is now, the way to what it was, checkpoints | gRPC |
 //! | [`proto`] | the protocol, generated, and its codec | anything else |
 //! | [`access`] | credentials, the policy, what each principal may take | gRPC, the ledger |
@@ -68,6 +69,7 @@ pub mod domain;
 pub mod event_store;
 pub mod log;
 pub mod ops;
+pub mod postgres;
 #[allow(
     missing_docs,
     unreachable_pub,

@@ -14,7 +14,7 @@ const LINES_MAX: usize = 500;
 const COLUMNS_MAX: usize = 100;
 
 /// The rooms, and what each may use of the others. A room may always use itself.
-const LAW: [(&str, &[&str]); 9] = [
+const LAW: [(&str, &[&str]); 10] = [
     ("domain", &[]),
     // The disk, and their settings, are those of its tests.
     ("log", &["sim::disk", "sim::number"]),
@@ -24,6 +24,8 @@ const LAW: [(&str, &[&str]); 9] = [
         "event_store",
         &["domain", "log", "ops::Clock", "ops::Gauge", "ops::Histogram", "ops::ManualClock"],
     ),
+    // What it writes for people to read are entries.
+    ("postgres", &["domain", "event_store", "log"]),
     ("views", &["domain", "event_store", "log"]),
     // The code that is generated from the protos.
     ("proto", &[]),

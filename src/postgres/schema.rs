@@ -1,0 +1,257 @@
+//! The tables: made, known again, and refused where they or the server are not fit for a ledger.
+
+use tokio_postgres::error::SqlState;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::{
+    Database, PARTITION, PARTITIONS, SET_UP_WITHIN,
+    session::{CallError, Session, Use},
+};
+use crate::log::{LogId, chain};
+
+/// What this version makes and works with.
+const VERSION: i32 = 1;
+const TABLES: &str = include_str!("schema.sql");
+/// The first version of PostgreSQL that is tried.
+const SERVER_VERSION_MIN: i32 = 150_000;
+
+/// What a node has to be allowed to do with which table.
+const RIGHTS: [(&str, &[&str]); 6] = [
+    ("daybook_schema", &["select"]),
+    ("partition_head", &["select", "update"]),
+    ("nodes", &["select", "insert", "update", "delete"]),
+    ("assignment", &["select", "update"]),
+    ("blocks", &["select", "insert"]),
+    ("events", &["select", "insert"]),
+];
+
+/// Why a database cannot carry a ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no connection.
+    #[error("the database cannot be reached: {0}")]
+    Unreachable(String),
+    /// It lets nobody in who says to be this user, or lacks something that it was asked for.
+    #[error("the database refuses: {0}")]
+    Refused(String),
+    /// The server may lose what it has acknowledged, or cannot be written.
+    #[error("the database server has {name} = {found}, and needs {needed}")]
+    Unsafe {
+        /// The setting.
+        name: &'static str,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        needed: &'static str,
+    },
+    /// The user lacks a right.
+    #[error("the database user may not {right} on {table}: grant it, or name the user that may")]
+    Right {
+        /// The right.
+        right: &'static str,
+        /// On what.
+        table: &'static str,
+    },
+    /// There are no tables, and the user may not make them.
+    #[error(
+        "the database has no ledger, and the user may not make one ({0}): \
+         run `daybook init` as a user that may"
+    )]
+    NoLedger(String),
+    /// The tables are those of a later version.
+    #[error("the ledger in the database has version {found}, and this daybook knows {VERSION}")]
+    Newer {
+        /// Theirs.
+        found: i32,
+    },
+    /// The log is divided otherwise.
+    #[error("the ledger in the database has {found} partitions, and this daybook {PARTITIONS}")]
+    Partitions {
+        /// Theirs.
+        found: i32,
+    },
+}
+
+impl From<CallError> for StartError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Unreachable(text) | CallError::GivenUp(text) => Self::Unreachable(text),
+            CallError::NoRoom => Self::Refused("it has no room".into()),
+            CallError::Refused(_, text) => Self::Refused(text),
+        }
+    }
+}
+
+/// How to make the tables of a ledger if there are none.
+#[derive(Clone, Debug)]
+pub struct SetUp<'a> {
+    /// The id of the log, if it is a new one.
+    pub new_log_id: LogId,
+    /// A role that is to have the rights that a node needs, and no others.
+    pub grant: Option<&'a str>,
+}
+
+/// Makes the tables of a ledger unless they are there, and sees that everything is fit for one.
+/// Gives the id of its log. Blocks.
+///
+/// # Errors
+/// [`StartError`]; nothing was changed then.
+pub fn set_up(database: &Database, how: &SetUp<'_>) -> Result<LogId, StartError> {
+    let mut session = open(database)?;
+    if !is_there(&mut session)? {
+        match create(&mut session, how.new_log_id) {
+            Ok(()) => info!("the ledger's tables are made"),
+            // Another node was faster.
+            Err(CallError::Refused(code, _)) if is_duplicate(&code) => {}
+            Err(CallError::Refused(code, text)) if code == SqlState::INSUFFICIENT_PRIVILEGE => {
+                return Err(StartError::NoLedger(text));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let found = session.query("select version, partitions, log_id from daybook_schema", &[])?;
+    let Some(row) = found.first() else {
+        return Err(StartError::Refused("daybook_schema is empty".into()));
+    };
+    let part = |index| row.try_get::<_, i32>(index).map_err(CallError::from);
+    let (version, partitions) = (part(0)?, part(1)?);
+    if version > VERSION {
+        return Err(StartError::Newer { found: version });
+    }
+    if partitions != PARTITIONS {
+        return Err(StartError::Partitions { found: partitions });
+    }
+    let log_id: Uuid = row.try_get(2).map_err(CallError::from)?;
+    if let Some(role) = how.grant {
+        grant(&mut session, role)?;
+    }
+    check_rights(&mut session)?;
+    Ok(*log_id.as_bytes())
+}
+
+/// Opens a session that may write, and says what is in the way rather than that something is.
+fn open(database: &Database) -> Result<Session, StartError> {
+    // One that reads asks nothing of the server.
+    let mut session = Session::open(database, Use::Read)?;
+    if let Some(found) = unfit(&mut session)? {
+        return Err(found);
+    }
+    warn_of_checksums(&mut session)?;
+    session.batch(SET_UP_WITHIN, "set statement_timeout = 0")?;
+    Ok(session)
+}
+
+fn is_there(session: &mut Session) -> Result<bool, CallError> {
+    let rows = session.query("select to_regclass('daybook_schema') is not null", &[])?;
+    rows.first().map_or(Ok(false), |row| Ok(row.try_get(0)?))
+}
+
+fn create(session: &mut Session, log_id: LogId) -> Result<(), CallError> {
+    let id = Uuid::from_bytes(log_id);
+    let hash = blake3::Hash::from_bytes(chain::start(&log_id)).to_hex();
+    // All of it is one transaction: it is sent as one text.
+    let all = format!(
+        "{TABLES}
+        insert into daybook_schema (version, log_id, partitions)
+            values ({VERSION}, '{id}', {PARTITIONS});
+        insert into partition_head (partition, epoch, position, hash, bytes)
+            values ({PARTITION}, 0, 0, '\\x{hash}', 0);
+        insert into assignment (partition, epoch) values ({PARTITION}, 0);"
+    );
+    session.batch(SET_UP_WITHIN, &all)
+}
+
+fn is_duplicate(code: &SqlState) -> bool {
+    [
+        SqlState::DUPLICATE_TABLE,
+        SqlState::DUPLICATE_OBJECT,
+        SqlState::DUPLICATE_FUNCTION,
+        SqlState::UNIQUE_VIOLATION,
+    ]
+    .contains(code)
+}
+
+fn grant(session: &mut Session, role: &str) -> Result<(), CallError> {
+    let quoted = session.query("select quote_ident($1)", &[&role])?;
+    let role: String = quoted.first().map_or(Ok(String::new()), |row| row.try_get(0))?;
+    let grants =
+        RIGHTS.map(|(table, rights)| format!("grant {} on {table} to {role}", rights.join(", ")));
+    session.batch(SET_UP_WITHIN, &grants.join(";"))
+}
+
+fn check_rights(session: &mut Session) -> Result<(), StartError> {
+    for (table, rights) in RIGHTS {
+        for right in rights {
+            let asked: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&table, right];
+            let rows = session.query("select has_table_privilege($1, $2)", &asked)?;
+            let has = rows.first().map_or(Ok(false), |row| row.try_get(0));
+            if !has.map_err(CallError::from)? {
+                return Err(StartError::Right { right, table });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sees that what the server acknowledges is durable, each time somebody connects in order to
+/// write: it may be another server than before.
+pub(super) fn check_server(session: &mut Session) -> Result<(), CallError> {
+    match unfit(session)? {
+        None => Ok(()),
+        // Another one may be about to become the one that is written.
+        Some(found @ StartError::Unsafe { name: "read_only", .. }) => {
+            Err(CallError::Unreachable(found.to_string()))
+        }
+        Some(found) => {
+            Err(CallError::Refused(SqlState::INVALID_PARAMETER_VALUE, found.to_string()))
+        }
+    }
+}
+
+/// What is wrong with the server, if anything is.
+fn unfit(session: &mut Session) -> Result<Option<StartError>, CallError> {
+    let rows = session.query(
+        "select current_setting('server_version_num')::integer, current_setting('fsync'),
+            current_setting('full_page_writes'), current_setting('synchronous_commit'),
+            current_setting('server_encoding'),
+            pg_is_in_recovery() or current_setting('transaction_read_only')::boolean",
+        &[],
+    )?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let version: i32 = row.try_get(0)?;
+    let [fsync, full_page_writes, synchronous_commit, encoding]: [String; 4] =
+        [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?];
+    let read_only: bool = row.try_get(5)?;
+    let unsafe_setting =
+        |name, found: String, needed| Ok(Some(StartError::Unsafe { name, found, needed }));
+    if version < SERVER_VERSION_MIN {
+        return unsafe_setting("server_version_num", version.to_string(), "150000 or more");
+    }
+    if fsync != "on" {
+        return unsafe_setting("fsync", fsync, "on");
+    }
+    if full_page_writes != "on" {
+        return unsafe_setting("full_page_writes", full_page_writes, "on");
+    }
+    if !["on", "remote_apply"].contains(&synchronous_commit.as_str()) {
+        return unsafe_setting("synchronous_commit", synchronous_commit, "on or remote_apply");
+    }
+    if encoding != "UTF8" {
+        return unsafe_setting("server_encoding", encoding, "UTF8");
+    }
+    if read_only {
+        return unsafe_setting("read_only", "on".into(), "a server that can be written");
+    }
+    Ok(None)
+}
+
+/// Tells when the server does not check what it reads from its disk.
+fn warn_of_checksums(session: &mut Session) -> Result<(), CallError> {
+    let rows = session.query("select current_setting('data_checksums')::boolean", &[])?;
+    if rows.first().map_or(Ok(true), |row| row.try_get(0))? {
+        return Ok(());
+    }
+    warn!("the database server has data_checksums = off: it may not notice damage by itself");
+    Ok(())
+}
