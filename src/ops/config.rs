@@ -22,6 +22,7 @@ mod access;
 mod addresses;
 mod args;
 mod command_line;
+mod database;
 pub mod environment;
 mod limits;
 #[cfg(test)]
@@ -31,6 +32,7 @@ mod value;
 pub use access::JwtConfig;
 pub use args::ServeArgs;
 pub use command_line::read_command_line;
+pub use database::{DatabaseConfig, DatabaseUrl, Engine, Security};
 pub use limits::Limits;
 use limits::fitted;
 
@@ -47,7 +49,10 @@ pub struct Config {
     pub insecure: bool,
     /// What the server proves itself with; without it nothing is encrypted.
     pub tls: Option<TlsFiles>,
-    /// The directory of the log and of what is derived from it. Unused when `ephemeral`.
+    /// Where the log is that several processes share; without it, the log is this one's alone.
+    pub database: Option<DatabaseConfig>,
+    /// The directory of the log and of what is derived from it. Unused when `ephemeral`, and with
+    /// a database.
     pub data_dir: PathBuf,
     /// Whether everything is kept in memory only, and gone when the process ends.
     pub ephemeral: bool,
@@ -108,6 +113,7 @@ impl fmt::Display for Config {
                 writeln!(f, "tls_client_ca = {}", quoted_path(client_ca))?;
             }
         }
+        self.tell_engine(f)?;
         writeln!(f, "data_dir = {}", quoted_path(data_dir))?;
         writeln!(f, "ephemeral = {ephemeral}")?;
         writeln!(f, "request_id_window = {request_id_window}")?;
@@ -140,6 +146,7 @@ impl Default for Config {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051),
             insecure: false,
             tls: None,
+            database: None,
             data_dir: PathBuf::from("./daybook-data"),
             ephemeral: false,
             request_id_window: 1_048_576,
@@ -195,6 +202,15 @@ pub enum ConfigError {
     /// One setting is of no use without another.
     #[error("{0} needs {1}")]
     Needs(&'static str, &'static str),
+    /// One setting contradicts another.
+    #[error("{0} cannot be together with {1}")]
+    Excludes(&'static str, &'static str),
+    /// The URL of the database cannot be used.
+    #[error("database_url is not right: {what}")]
+    DatabaseUrl {
+        /// What is wrong with it, never what is in it.
+        what: String,
+    },
     /// Anybody who reaches the address could read or command.
     #[error(
         "listen = \"{listen}\" is not a loopback address and needs {lacks}, or insecure = true \
@@ -230,6 +246,7 @@ pub fn resolve(args: ServeArgs) -> Result<Config, ConfigError> {
     let config = Config {
         tls: tls(&given)?,
         jwt: access::jwt(&given)?,
+        database: database::database(&given)?,
         limits: Limits::of(&given),
         listen: given.listen.unwrap_or(default.listen),
         insecure: given.insecure.unwrap_or(default.insecure),

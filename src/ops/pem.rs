@@ -2,9 +2,12 @@
 
 use std::{fs, io, path::Path};
 
-use tokio_rustls::rustls::pki_types::{
-    CertificateDer, PrivateKeyDer,
-    pem::{self, PemObject as _},
+use tokio_rustls::rustls::{
+    RootCertStore,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject as _},
+    },
 };
 
 /// Why a file is of no use. Says nothing of what is in it.
@@ -32,6 +35,28 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemErro
     let found = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
     let found = found.map_err(|_| PemError::Wrong("not valid PEM"))?;
     if found.is_empty() { Err(PemError::Wrong("no certificate in it")) } else { Ok(found) }
+}
+
+/// The authorities in a text.
+///
+/// # Errors
+/// [`PemError::Wrong`] when there is none, or one that is none.
+pub fn roots(text: &[u8]) -> Result<RootCertStore, PemError> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates(text)? {
+        roots.add(root).map_err(|_| PemError::Wrong("not the certificate of an authority"))?;
+    }
+    Ok(roots)
+}
+
+/// The authorities that all programs of the system believe, if there are any.
+#[must_use]
+pub fn system_roots() -> Option<RootCertStore> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // A few in such a collection may be of forms that nobody uses any more.
+    let (usable, _others) = roots.add_parsable_certificates(found.certs);
+    (usable > 0).then_some(roots)
 }
 
 /// The first private key in a text.

@@ -76,6 +76,18 @@ impl FromStr for LogFilter {
     }
 }
 
+/// Modules of others that tell, from level debug on, what callers have given: names and amounts
+/// among the parameters of statements.
+const TALKATIVE: [&str; 2] = ["tokio_postgres", "tokio_postgres::query"];
+
+impl LogFilter {
+    /// The lines that it lets through, but never those that would tell what callers have given.
+    fn lines(&self) -> EnvFilter {
+        let silenced = TALKATIVE.iter().filter_map(|module| format!("{module}=info").parse().ok());
+        silenced.fold(EnvFilter::new(&self.0), EnvFilter::add_directive)
+    }
+}
+
 impl Default for LogFilter {
     /// What an operator acts on, and the milestones of a run.
     fn default() -> Self {
@@ -138,8 +150,7 @@ fn subscriber<W>(style: Style, filter: &LogFilter, writer: W) -> Box<dyn Subscri
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&filter.0)).with_writer(writer);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter.lines()).with_writer(writer);
     // Else a line that cannot be written is complained of where it could not be written, by a
     // panic: a server whose log nobody reads any more would end.
     let builder = builder.log_internal_errors(false);
@@ -219,6 +230,21 @@ pub(crate) mod tests {
         assert_eq!(written(Style::PlainText, "debug").lines().count(), 2);
         assert_eq!(written(Style::PlainText, "off"), "");
         assert_eq!(written(Style::PlainText, "off,somebody_else=trace"), "");
+    }
+
+    #[test]
+    fn what_callers_give_is_not_told_by_others() {
+        for filter in ["trace", "tokio_postgres=trace", "trace,tokio_postgres::query=debug"] {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let filter = filter.parse().unwrap();
+            let subscriber = subscriber(Style::PlainText, &filter, move || writer.clone());
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::debug!(target: "tokio_postgres::query", "parameters: [Ada]");
+                tracing::info!(target: "tokio_postgres::query", "a notice");
+            });
+            assert_eq!(lines.text().lines().count(), 1, "{filter}: {}", lines.text());
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use clap::builder::BoolishValueParser;
 
 use super::{
     super::telemetry::{LogFilter, LogFormat},
-    value,
+    DatabaseUrl, Engine, value,
 };
 
 /// The settings that one source gives: the command line with the environment, or the file.
@@ -51,6 +51,25 @@ pub struct ServeArgs {
     #[arg(value_parser = value::parse_file)]
     #[serde(deserialize_with = "value::file_in_file")]
     pub tls_client_ca: Option<PathBuf>,
+
+    /// What keeps the ledger: files of this machine, or tables of a PostgreSQL database that
+    /// several processes share [default: file]
+    #[arg(long, value_name = "ENGINE", env = "DAYBOOK_ENGINE", hide_env_values = true)]
+    pub engine: Option<Engine>,
+
+    /// The database of the engine postgres, such as `postgres://user@host/database`, with several
+    /// hosts and the parameters of its clients; sslmode is verify-full, which sslrootcert gives
+    /// the authorities for, or disable, as by default on this machine. It may hold a password:
+    /// rather give it in the environment than on the command line [default: none]
+    #[arg(long, value_name = "URL", env = "DAYBOOK_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<DatabaseUrl>,
+
+    /// For how long a process of the engine postgres owns the ledger unless it renews that, such
+    /// as 2s: 500ms to 1m. Another one takes over after that [default: 2s]
+    #[arg(long, value_name = "DURATION", env = "DAYBOOK_LEASE", hide_env_values = true)]
+    #[arg(value_parser = value::parse_lease)]
+    #[serde(deserialize_with = "value::lease_in_file")]
+    pub lease: Option<Duration>,
 
     /// The directory that keeps the ledger; created when missing [default: ./daybook-data]
     #[arg(long, value_name = "DIR", env = "DAYBOOK_DATA_DIR", hide_env_values = true)]
@@ -276,6 +295,9 @@ impl ServeArgs {
             tls_certificate,
             tls_key,
             tls_client_ca,
+            engine,
+            database_url,
+            lease,
             data_dir,
             ephemeral,
             request_id_window,

@@ -15,12 +15,15 @@ struct Parsed {
 }
 
 /// Every setting but the file: its key, its value in a file, and a flag with another value.
-const SETTINGS: [(&str, &str, &str); 34] = [
+const SETTINGS: [(&str, &str, &str); 37] = [
     ("listen", "\"127.0.0.1:1\"", "--listen=[::1]:2"),
     ("insecure", "true", "--insecure=false"),
     ("tls_certificate", "\"of-file.pem\"", "--tls-certificate=of-flag.pem"),
     ("tls_key", "\"of-file.key\"", "--tls-key=of-flag.key"),
     ("tls_client_ca", "\"of-file.ca\"", "--tls-client-ca=of-flag.ca"),
+    ("engine", "\"file\"", "--engine=postgres"),
+    ("database_url", "\"postgres://localhost/file\"", "--database-url=postgres://localhost/flag"),
+    ("lease", "\"1s\"", "--lease=1m"),
     ("data_dir", "\"of-file\"", "--data-dir=of-flag"),
     ("ephemeral", "true", "--ephemeral=false"),
     ("request_id_window", "1024", "--request-id-window=16777216"),
@@ -103,6 +106,7 @@ fn of_file() -> Config {
             key: "of-file.key".into(),
             client_ca: Some("of-file.ca".into()),
         }),
+        database: None,
         data_dir: "of-file".into(),
         ephemeral: true,
         request_id_window: 1_024,
@@ -147,6 +151,11 @@ fn of_flags() -> Config {
             certificate: "of-flag.pem".into(),
             key: "of-flag.key".into(),
             client_ca: Some("of-flag.ca".into()),
+        }),
+        database: Some(DatabaseConfig {
+            url: "postgres://localhost/flag".parse().unwrap(),
+            security: Security::None,
+            lease: Duration::from_secs(60),
         }),
         data_dir: "of-flag".into(),
         ephemeral: false,

@@ -21,6 +21,11 @@ const CALL_TIME_MIN: Duration = Duration::from_millis(100);
 /// How long a call may be let wait: longer, and its client would be gone.
 const CALL_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 
+/// How short a lease may be, for a database that answers at once, and how long before waiting for
+/// another process to take over is worse than starting one by hand.
+const LEASE_MIN: Duration = Duration::from_millis(500);
+const LEASE_MAX: Duration = Duration::from_secs(60);
+
 /// How many characters the issuer and the audience of a JWT may have.
 const JWT_NAME_CHARS_MAX: usize = 512;
 
@@ -47,6 +52,8 @@ pub(super) enum ValueError {
     ConnectionAge,
     #[error("expected {}ms to {}h", CALL_TIME_MIN.as_millis(), CALL_TIME_MAX.as_secs() / 3_600)]
     CallTime,
+    #[error("expected {}ms to {}s", LEASE_MIN.as_millis(), LEASE_MAX.as_secs())]
+    Lease,
     #[error("expected 1 to {JWT_NAME_CHARS_MAX} characters, none of them a control character")]
     JwtName,
     #[error("{0}")]
@@ -80,6 +87,11 @@ pub(super) fn parse_call_time(text: &str) -> Result<Duration, ValueError> {
     let time = parse_duration(text).ok_or(ValueError::Duration)?;
     let fits = (CALL_TIME_MIN..=CALL_TIME_MAX).contains(&time);
     if fits { Ok(time) } else { Err(ValueError::CallTime) }
+}
+
+pub(super) fn parse_lease(text: &str) -> Result<Duration, ValueError> {
+    let time = parse_duration(text).ok_or(ValueError::Duration)?;
+    if (LEASE_MIN..=LEASE_MAX).contains(&time) { Ok(time) } else { Err(ValueError::Lease) }
 }
 
 pub(super) fn parse_jwt_name(text: &str) -> Result<String, ValueError> {
@@ -140,6 +152,12 @@ pub(super) fn call_time_in_file<'de, D: Deserializer<'de>>(
     value: D,
 ) -> Result<Option<Duration>, D::Error> {
     text_in_file(value, parse_call_time)
+}
+
+pub(super) fn lease_in_file<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<Duration>, D::Error> {
+    text_in_file(value, parse_lease)
 }
 
 pub(super) fn jwt_name_in_file<'de, D: Deserializer<'de>>(

@@ -3,9 +3,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use tokio_rustls::rustls::{
-    self, RootCertStore, crypto::ring, pki_types::CertificateDer, sign::CertifiedKey,
-};
+use tokio_rustls::rustls::{self, crypto::ring, pki_types::CertificateDer, sign::CertifiedKey};
 use tonic::transport::{ClientTlsConfig, Identity};
 
 use crate::ops::{
@@ -62,32 +60,17 @@ pub enum CollectorError {
 
 /// What the exporter needs for it.
 pub(super) fn tls(secured: &Secured) -> Result<ClientTlsConfig, CollectorError> {
-    let roots = match &secured.roots {
-        Some(file) => of_file(file)?,
-        None => of_system(secured.endpoint)?,
+    let roots = if let Some(file) = &secured.roots {
+        read(file, pem::roots)?.1
+    } else {
+        let endpoint = secured.endpoint;
+        pem::system_roots().ok_or(CollectorError::NoRoots { endpoint })?
     };
     let tls = ClientTlsConfig::new().trust_anchors(roots.roots).timeout(HANDSHAKE_WITHIN);
     match &secured.identity {
         Some([certificate, key]) => Ok(tls.identity(identity(certificate, key)?)),
         None => Ok(tls),
     }
-}
-
-fn of_file(file: &NamedFile) -> Result<RootCertStore, CollectorError> {
-    let mut roots = RootCertStore::empty();
-    for root in read(file, pem::certificates)?.1 {
-        roots.add(root).map_err(|error| wrong(file, error.to_string()))?;
-    }
-    Ok(roots)
-}
-
-/// Those that all programs of the system believe.
-fn of_system(endpoint: &'static str) -> Result<RootCertStore, CollectorError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    // A few in such a collection may be of forms that nobody uses any more.
-    let (usable, _others) = roots.add_parsable_certificates(found.certs);
-    if usable == 0 { Err(CollectorError::NoRoots { endpoint }) } else { Ok(roots) }
 }
 
 fn identity(certificate: &NamedFile, key: &NamedFile) -> Result<Identity, CollectorError> {
