@@ -10,20 +10,22 @@ use daybook::{
         self, BackupArgs, BenchArgs, CliError, HealthcheckArgs, RestoreArgs, TailArgs, TokenArgs,
         VerifyArgs,
     },
-    log::file::OpenError,
+    log::{ReadError, file::OpenError, shared::StandbyError},
     ops::{
         SystemClock,
         config::{self, Config, ConfigError, ServeArgs},
         telemetry,
         traces::{CollectorError, TracesError},
     },
-    server::{self, Listeners, ServeError, tls::TlsError},
+    postgres::{self, SetUp, StartError},
+    server::{self, Listeners, ServeError, shared::DatabaseError, tls::TlsError},
 };
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
 };
+use uuid::Uuid;
 
 /// Many small messages are allocated on one thread and freed on another: this allocator is made
 /// for that.
@@ -36,14 +38,15 @@ const EXIT_USAGE: u8 = 64;
 const EXIT_DAMAGED: u8 = 65;
 /// The data directory or the network cannot be used (`EX_IOERR`).
 const EXIT_IO: u8 = 74;
-/// The data directory is in use by another process (`EX_TEMPFAIL`).
+/// The data directory, or the log in the database, is another process's (`EX_TEMPFAIL`).
 const EXIT_IN_USE: u8 = 75;
 /// Anything else.
 const EXIT_FAILURE: u8 = 1;
 
 const EXIT_HELP: &str = "Exit codes: 0 done, 1 failed while running, 64 wrong usage or \
     configuration, 65 the log is damaged, of an unknown format or not the expected one, 74 a \
-    directory, file or address cannot be used, 75 the data directory is in use by another process.";
+    directory, file, address or database cannot be used, 75 the data directory, or the log in \
+    the database, is in use by another process.";
 
 /// An event-sourced bank ledger as a gRPC service.
 #[derive(Parser)]
@@ -63,6 +66,8 @@ enum Command {
     Serve(ServeArgs),
     /// Tells the settings that the server would have, or what is wrong with them
     CheckConfig(ServeArgs),
+    /// Makes the tables of a ledger in a database, or sees that they are there and fit
+    Init(InitArgs),
     /// Asks a server whether it serves
     Healthcheck(HealthcheckArgs),
     /// Prints events as they come
@@ -86,6 +91,17 @@ enum Command {
     Man,
 }
 
+#[derive(clap::Args)]
+struct InitArgs {
+    /// A role of the database that is to have the rights that a server needs, and no others
+    /// [default: none]
+    #[arg(long, value_name = "ROLE")]
+    grant: Option<String>,
+
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
 /// How the process ends when it does not end well.
 #[derive(Debug)]
 struct Failure {
@@ -105,6 +121,7 @@ fn main() -> ExitCode {
     let run = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve(args),
         Command::CheckConfig(args) => check_config(args),
+        Command::Init(args) => init(args),
         Command::Healthcheck(args) => {
             runtime().and_then(|runtime| Ok(runtime.block_on(cli::healthcheck(args))?))
         }
@@ -196,6 +213,21 @@ fn check_config(args: ServeArgs) -> Result<(), Failure> {
     Ok(cli::print(|out| write!(out, "{config}"))?)
 }
 
+fn init(args: InitArgs) -> Result<(), Failure> {
+    let config = resolve(args.serve)?;
+    let Some(at) = &config.database else {
+        let message = "init needs engine = \"postgres\": files are made by the server".into();
+        return Err(Failure { message, exit_code: EXIT_USAGE });
+    };
+    let how = SetUp { new_log_id: *Uuid::now_v7().as_bytes(), grant: args.grant.as_deref() };
+    let made = server::shared::database(at).and_then(|it| Ok(postgres::set_up(&it, &how)?));
+    let log_id = made.map_err(|error| Failure {
+        exit_code: database_exit_code(&error),
+        message: error.to_string(),
+    })?;
+    Ok(cli::print(|out| writeln!(out, "the ledger is there: log {}", Uuid::from_bytes(log_id)))?)
+}
+
 fn serve(args: ServeArgs) -> Result<(), Failure> {
     let config = resolve(args)?;
     telemetry::init(config.log_format, &config.log_level);
@@ -264,6 +296,8 @@ fn config_exit_code(error: &ConfigError) -> u8 {
         | ConfigError::TooLarge { .. }
         | ConfigError::Invalid { .. }
         | ConfigError::Needs(..)
+        | ConfigError::Excludes(..)
+        | ConfigError::DatabaseUrl { .. }
         | ConfigError::Insecure { .. }
         | ConfigError::OneAddress { .. } => EXIT_USAGE,
     }
@@ -285,6 +319,26 @@ fn traces_exit_code(error: &TracesError) -> u8 {
     }
 }
 
+fn database_exit_code(error: &DatabaseError) -> u8 {
+    match error {
+        DatabaseError::Url(_) | DatabaseError::Roots { .. } | DatabaseError::NoRoots => EXIT_USAGE,
+        DatabaseError::UnreadableRoots { .. } => EXIT_IO,
+        DatabaseError::Start(start) => match start {
+            StartError::Unreachable(_) | StartError::Refused(_) => EXIT_IO,
+            StartError::Unsafe { .. }
+            | StartError::Right { .. }
+            | StartError::NoLedger(_)
+            | StartError::Partitions { .. } => EXIT_USAGE,
+            StartError::Newer { .. } => EXIT_DAMAGED,
+        },
+        DatabaseError::Standby(StandbyError::Read(ReadError::Damaged(_)))
+        | DatabaseError::Unsound(_) => EXIT_DAMAGED,
+        DatabaseError::Standby(StandbyError::Read(ReadError::Io(_)) | StandbyError::Store(_)) => {
+            EXIT_IO
+        }
+    }
+}
+
 fn access_exit_code(error: &LoadError) -> u8 {
     match error {
         LoadError::Unreadable { .. } => EXIT_IO,
@@ -301,6 +355,8 @@ impl Failure {
             ServeError::Traces(traces) => (error.to_string(), traces_exit_code(traces)),
             ServeError::Access(access) => (error.to_string(), access_exit_code(access)),
             ServeError::Directory(_) | ServeError::Io(_) => (error.to_string(), EXIT_IO),
+            ServeError::Database(database) => (error.to_string(), database_exit_code(database)),
+            ServeError::Fenced => (error.to_string(), EXIT_IN_USE),
             ServeError::Reflection(_) | ServeError::Panicked(_) | ServeError::Latched => {
                 (error.to_string(), EXIT_FAILURE)
             }

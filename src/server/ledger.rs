@@ -21,6 +21,7 @@ use super::{
     metrics::Sources,
     recovery::{self, Recovered},
     scrubber,
+    shared::{self, Membership, Owned},
 };
 use crate::{
     event_store::{self, EventStore, History, Parts, State, Stopper},
@@ -41,6 +42,7 @@ pub(super) struct Ledger {
     reader: Arc<dyn LogReader>,
     writer: Option<Box<dyn LogWriter>>,
     files: Option<Files>,
+    membership: Option<Membership>,
     clock: Arc<dyn Clock>,
 }
 
@@ -66,6 +68,7 @@ pub(super) struct Running {
     checkpointer: Option<RunningCheckpointer>,
     /// The scrubber runs until this is dropped.
     scrub: Option<blocking::Sender<()>>,
+    membership: Option<Membership>,
 }
 
 /// The checkpointer's thread, and what ends it.
@@ -85,7 +88,14 @@ impl Ledger {
             );
             let (writer, reader) = memory::open(new_log_id);
             let (state, books) = Fold::new(config.request_id_window).finish(new_log_id);
-            return Ok(Self { state, books, reader, writer: Some(writer), files: None, clock });
+            let writer = Some(writer);
+            return Ok(Self { state, books, reader, writer, files: None, membership: None, clock });
+        }
+        if let Some(database) = &config.database {
+            let Owned { state, books, reader, writer, membership } =
+                shared::recover(config, database)?;
+            let (writer, membership) = (Some(writer), Some(membership));
+            return Ok(Self { state, books, reader, writer, files: None, membership, clock });
         }
         let options = file::Options::new(new_log_id, clock.now_micros());
         let take = || {
@@ -103,12 +113,12 @@ impl Ledger {
             checkpoint,
             scrubber,
         });
-        Ok(Self { state, books, reader, writer, files, clock })
+        Ok(Self { state, books, reader, writer, files, membership: None, clock })
     }
 
     /// Starts its threads.
     pub(super) fn start(self, call_time: Duration) -> io::Result<Running> {
-        let Self { state, books, reader, writer, files, clock } = self;
+        let Self { state, books, reader, writer, files, membership, clock } = self;
         let position = books.position();
         let history = History::new(reader);
         let views = Arc::new(Views::new(books));
@@ -155,7 +165,17 @@ impl Ledger {
             let thread = spawn("daybook-checkpoint", move || runs.run(&told))?;
             checkpointer = Some(RunningCheckpointer { stopping, stop, thread });
         }
-        Ok(Running { store, reads, sources, position, stopper, threads, checkpointer, scrub })
+        Ok(Running {
+            store,
+            reads,
+            sources,
+            position,
+            stopper,
+            threads,
+            checkpointer,
+            scrub,
+            membership,
+        })
     }
 }
 
@@ -191,7 +211,8 @@ impl Running {
             stopper.stop();
         }
         drop(self.scrub);
-        for thread in self.threads {
+        let lease = self.membership.map(Membership::end);
+        for thread in self.threads.into_iter().chain(lease) {
             let _a_panic_was_reported_by_its_hook = thread.join();
         }
         if let Some(RunningCheckpointer { stopping: _, stop, thread }) = self.checkpointer {

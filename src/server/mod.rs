@@ -40,6 +40,7 @@ mod observed;
 mod operations;
 pub(crate) mod recovery;
 mod scrubber;
+pub mod shared;
 pub mod tls;
 pub mod transport;
 
@@ -95,6 +96,12 @@ pub enum ServeError {
     /// The log failed while the service ran; commands that were not answered may be lost.
     #[error("the log has failed")]
     Latched,
+    /// Another process has taken the log over.
+    #[error("the log belongs to another process now")]
+    Fenced,
+    /// The log in the database could not be opened.
+    #[error("{0}")]
+    Database(#[from] shared::DatabaseError),
 }
 
 /// Serves until `shutdown` is done, then drains: health says so, and after the configured delay
@@ -175,6 +182,7 @@ async fn serve_calls<H: Health>(
 
     let transport_ended = tokio::select! {
         () = &mut shutdown => false,
+        () = fenced(status.clone()) => false,
         _ = &mut transport => true,
     };
     info!("draining");
@@ -194,13 +202,27 @@ async fn serve_calls<H: Health>(
         .await
         .map_err(|_| ServeError::Panicked("stopping"))?;
     // Only now: closing the log may have failed as well.
-    let latched = *status.borrow() == StoreStatus::Latched;
+    let last = *status.borrow();
     info!("stopped");
-    match (latched, transport_ended) {
-        (true, _) => Err(ServeError::Latched),
-        (false, true) => Err(ServeError::Panicked("the transport")),
-        (false, false) => Ok(()),
+    ended(last, transport_ended)
+}
+
+/// How it went.
+fn ended(last: StoreStatus, transport_ended: bool) -> Result<(), ServeError> {
+    if last == StoreStatus::Latched {
+        Err(ServeError::Latched)
+    } else if last == StoreStatus::Fenced {
+        Err(ServeError::Fenced)
+    } else if transport_ended {
+        Err(ServeError::Panicked("the transport"))
+    } else {
+        Ok(())
     }
+}
+
+/// Ends when another process has taken the log over.
+async fn fenced(mut status: watch::Receiver<StoreStatus>) {
+    let _whoever_told_it_is_gone = status.wait_for(|it| *it == StoreStatus::Fenced).await;
 }
 
 /// Everything that calls go through.

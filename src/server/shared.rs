@@ -1,0 +1,216 @@
+//! A ledger whose log several processes share: standing by until it is this one's.
+
+use std::{
+    io,
+    sync::{Arc, mpsc as blocking},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::ServeError;
+use crate::{
+    event_store::State,
+    log::{
+        Damage, LogReader, LogWriter, ReadError,
+        shared::{Keeper, Lease, Monotonic, Owner, Standby, StandbyError, Store},
+    },
+    ops::{
+        config::{Config, ConfigError, DatabaseConfig, Security},
+        pem::{self, PemError},
+    },
+    postgres::{Blocks, Database, Epochs, Nodes, SetUp, StartError, Tls, set_up},
+    views::{Books, Fold},
+};
+
+/// How often who stands by looks whether there is more of the log, or no owner.
+const STAND_BY: Duration = Duration::from_millis(50);
+
+/// Why the log of a database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// Its URL is of no use.
+    #[error("{0}")]
+    Url(#[from] ConfigError),
+    /// The authorities that it is to be believed by cannot be read.
+    #[error("sslrootcert = {path:?}: {error}")]
+    UnreadableRoots {
+        /// The file.
+        path: String,
+        /// Why not.
+        error: io::Error,
+    },
+    /// There are none in it.
+    #[error("sslrootcert = {path:?}: {what}")]
+    Roots {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The system knows none.
+    #[error("the system has no authorities for the database: name a file with sslrootcert")]
+    NoRoots,
+    /// It cannot carry a ledger.
+    #[error("{0}")]
+    Start(#[from] StartError),
+    /// The log in it could not be followed or taken over.
+    #[error("the log in the database: {0}")]
+    Standby(#[from] StandbyError),
+    /// What is in it is no log.
+    #[error("the log in the database does not add up: {0}")]
+    Unsound(String),
+}
+
+impl From<Damage> for DatabaseError {
+    fn from(damage: Damage) -> Self {
+        Self::Standby(damage.into())
+    }
+}
+
+/// A log that is this process's, and what it adds up to.
+pub(super) struct Owned {
+    pub(super) state: State,
+    pub(super) books: Books,
+    pub(super) reader: Arc<dyn LogReader>,
+    pub(super) writer: Box<dyn LogWriter>,
+    pub(super) membership: Membership,
+}
+
+/// Keeps this process a member until it is dropped.
+pub(super) struct Membership {
+    _told: blocking::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Membership {
+    fn begin(keeper: Keeper) -> io::Result<Self> {
+        let (told, tells) = blocking::channel();
+        let thread = thread::Builder::new().name("daybook-lease".into());
+        let thread = thread.spawn(move || keeper.run(&tells))?;
+        Ok(Self { _told: told, thread })
+    }
+
+    /// The thread, which ends now.
+    pub(super) fn end(self) -> JoinHandle<()> {
+        self.thread
+    }
+}
+
+/// Where a database is, as the settings say.
+///
+/// # Errors
+/// [`DatabaseError`].
+pub fn database(config: &DatabaseConfig) -> Result<Database, DatabaseError> {
+    let tls = match &config.security {
+        Security::None => None,
+        Security::Verified { roots } => {
+            let roots = match roots {
+                Some(path) => roots_of(path)?,
+                None => pem::system_roots().ok_or(DatabaseError::NoRoots)?,
+            };
+            let provider = Arc::new(ring::default_provider());
+            let versions = ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .map_err(|error| io::Error::other(error.to_string()));
+            let versions = versions
+                .map_err(|error| DatabaseError::UnreadableRoots { path: String::new(), error })?;
+            let tls = versions.with_root_certificates(roots).with_no_client_auth();
+            Some(Tls::new(Arc::new(tls)))
+        }
+    };
+    Ok(Database::new(config.parsed()?, tls))
+}
+
+fn roots_of(path: &std::path::Path) -> Result<RootCertStore, DatabaseError> {
+    let name = path.display().to_string();
+    let found = pem::read(path).and_then(|text| pem::roots(&text));
+    found.map_err(|error| match error {
+        PemError::Unreadable(error) => DatabaseError::UnreadableRoots { path: name, error },
+        PemError::Wrong(what) => DatabaseError::Roots { path: name, what },
+    })
+}
+
+/// Joins, follows the log, and takes it over as soon as it has no other owner. Blocks until then.
+///
+/// # Errors
+/// [`DatabaseError`].
+pub(super) fn recover(config: &Config, at: &DatabaseConfig) -> Result<Owned, ServeError> {
+    let database = database(at)?;
+    let how = SetUp { new_log_id: *Uuid::now_v7().as_bytes(), grant: None };
+    let log_id = set_up(&database, &how).map_err(DatabaseError::from)?;
+    let lease = Lease::new(monotonic());
+    let members = Box::new(Nodes::new(database.clone(), config.listen.to_string()));
+    let new_id = Box::new(|| *Uuid::now_v7().as_bytes());
+    let mut keeper = Keeper::new(members, Arc::clone(&lease), at.lease, new_id);
+    keeper.step().map_err(|error| DatabaseError::Standby(error.into()))?;
+    let membership = Membership::begin(keeper)?;
+    let mut store: Box<dyn Store> = Box::new(Epochs::new(database.clone(), log_id));
+    let mut standby = Standby::new(Arc::new(Blocks::new(database, log_id)), lease);
+    let mut fold = Fold::new(config.request_id_window);
+    let owner = stand_by(&mut standby, &mut fold, &mut *store)?;
+    info!(epoch = owner.epoch(), position = owner.position(), "the log is ours");
+    while standby.position() < owner.position() {
+        if follow(&mut standby, &mut fold)? == 0 {
+            break;
+        }
+    }
+    let (writer, reader) = standby.take(store, owner).map_err(DatabaseError::from)?;
+    let (state, books) = fold.finish(log_id);
+    Ok(Owned { state, books, reader, writer, membership })
+}
+
+/// Follows the log until it is this process's.
+fn stand_by(
+    standby: &mut Standby,
+    fold: &mut Fold,
+    store: &mut dyn Store,
+) -> Result<Owner, DatabaseError> {
+    let mut is_told = false;
+    loop {
+        match follow(standby, fold) {
+            Ok(0) => {}
+            Ok(_) => continue,
+            Err(DatabaseError::Standby(StandbyError::Read(ReadError::Io(failure)))) => {
+                warn!(%failure, "the log cannot be followed now");
+            }
+            Err(error) => return Err(error),
+        }
+        match standby.claim(store) {
+            Ok(Some(owner)) => return Ok(owner),
+            Ok(None) if is_told => {}
+            Ok(None) => {
+                info!(position = standby.position(), "another process owns the log: standing by");
+                is_told = true;
+            }
+            Err(failure) => warn!(%failure, "the log cannot be claimed now"),
+        }
+        thread::sleep(STAND_BY);
+    }
+}
+
+/// Folds the blocks that come next. Gives how many there were.
+fn follow(standby: &mut Standby, fold: &mut Fold) -> Result<usize, DatabaseError> {
+    let log_id = standby.log_id();
+    let blocks = standby.follow().map_err(StandbyError::from)?;
+    for block in &blocks {
+        let unsound = |wrong: crate::views::FoldError| {
+            let position = block.first_position();
+            DatabaseError::Unsound(format!("position {position}: {wrong}"))
+        };
+        fold.add(&log_id, block).map_err(unsound)?;
+    }
+    Ok(blocks.len())
+}
+
+/// The time since the machine was started, which goes on while it sleeps: a lease does as well.
+fn monotonic() -> Monotonic {
+    Arc::new(|| {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+        Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
+    })
+}
