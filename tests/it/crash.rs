@@ -13,7 +13,7 @@ use self::{
     random::Random,
     run::{End, Run},
 };
-use crate::process::Server;
+use crate::{engine, process::Server};
 
 pub(crate) mod audit;
 pub(crate) mod call;
@@ -66,7 +66,9 @@ async fn crash_twenty_kills_under_load_lose_nothing() {
     let acknowledged_min = ACKNOWLEDGED_PER_KILL * run.tally.kills;
     assert!(run.tally.acknowledged >= acknowledged_min, "too little was at risk");
     assert!(run.tally.unknown_done + run.tally.unknown_not_done > 0, "no kill hit anything");
-    assert!(run.tally.resumed * 4 >= run.tally.kills, "hardly a start found a checkpoint");
+    if engine::name() == "file" {
+        assert!(run.tally.resumed * 4 >= run.tally.kills, "hardly a start found a checkpoint");
+    }
 }
 
 /// Intent: a start that is killed, at whatever moment of it, does no harm; nor do many in a row.

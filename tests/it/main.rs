@@ -17,6 +17,7 @@ mod commands;
 mod commands_beside;
 mod crash;
 mod edges;
+mod engine;
 mod golden;
 mod histories;
 #[path = "../issuer/mod.rs"]

@@ -16,6 +16,8 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
+use crate::engine;
+
 /// After how many events a checkpoint is made: so often that kills meet it, and most starts begin
 /// from one.
 const CHECKPOINT_EVENTS: &str = "1024";
@@ -85,7 +87,14 @@ impl Server {
 
     /// As [`Server::spawn`], with further flags.
     fn spawn_with(data_dir: &Path, flags: &[&str]) -> Self {
+        let is_ephemeral = flags.contains(&"--ephemeral");
+        let database = Some(data_dir).filter(|_| !is_ephemeral).and_then(engine::of_directory);
+        let lease = format!("{}ms", engine::LEASE.as_millis());
+        let database = database.as_ref().map(|url| {
+            ["--engine", "postgres", "--database-url", url.as_str(), "--lease", lease.as_str()]
+        });
         let mut child = Command::new(env!("CARGO_BIN_EXE_daybook"))
+            .args(database.iter().flatten())
             .args(["--checkpoint-events", CHECKPOINT_EVENTS])
             .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
             .arg(data_dir)

@@ -32,6 +32,8 @@ use tonic_health::{
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
+use crate::engine;
+
 /// What the health service says of a server that takes commands.
 const READY: &str = "readiness";
 /// After how many events a log on disk has a checkpoint.
@@ -98,7 +100,8 @@ impl Service {
     }
 
     /// With any configuration; the directory is removed with the service.
-    pub(crate) async fn start(config: Config, directory: Option<TempDir>) -> Self {
+    pub(crate) async fn start(mut config: Config, directory: Option<TempDir>) -> Self {
+        engine::choose(&mut config);
         let (running, client) = run(config.clone(), READY).await;
         Self { config, directory, running: Some(running), client }
     }
