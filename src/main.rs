@@ -321,7 +321,10 @@ fn traces_exit_code(error: &TracesError) -> u8 {
 
 fn database_exit_code(error: &DatabaseError) -> u8 {
     match error {
-        DatabaseError::Url(_) | DatabaseError::Roots { .. } | DatabaseError::NoRoots => EXIT_USAGE,
+        DatabaseError::Url(_)
+        | DatabaseError::Roots { .. }
+        | DatabaseError::Tls(_)
+        | DatabaseError::NoRoots => EXIT_USAGE,
         DatabaseError::UnreadableRoots { .. } => EXIT_IO,
         DatabaseError::Start(start) => match start {
             StartError::Unreachable(_) | StartError::Refused(_) => EXIT_IO,

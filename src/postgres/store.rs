@@ -57,6 +57,10 @@ const CLAIM: &str = "
         and exists (select from nodes where id = $2 and expire_time > now())
     returning epoch";
 
+const OWNER: &str = "
+    select address from nodes join assignment on owner = id
+    where partition = $1 and expire_time > now()";
+
 const SEAL: &str = "
     update partition_head set epoch = $2 where partition = $1 and epoch < $2
     returning epoch, position, hash, bytes";
@@ -147,6 +151,13 @@ impl Store for Epochs {
             session.execute(CALL_WITHIN, REAP, &[])?;
             let rows = session.query(CLAIM, &[&PARTITION, &node])?;
             Ok(rows.first().map(|row| row.try_get(0)).transpose()?.map(unsigned))
+        })?)
+    }
+
+    fn owner(&mut self) -> Result<Option<String>, StoreError> {
+        Ok(self.link.call(|session| {
+            let rows = session.query(OWNER, &[&PARTITION])?;
+            Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
         })?)
     }
 

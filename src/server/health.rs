@@ -104,6 +104,20 @@ pub(super) async fn follow(reporter: HealthReporter, mut status: watch::Receiver
     }
 }
 
+/// Tells whether calls can be passed on to the process whose the ledger is, as that changes.
+pub(super) async fn follow_owner(
+    reporter: HealthReporter,
+    mut owner: watch::Receiver<Option<String>>,
+) {
+    loop {
+        let is_known = owner.borrow_and_update().is_some();
+        tell(&reporter, is_known, is_known).await;
+        if owner.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Tells that no calls should be sent here any more.
 pub(super) async fn drain(reporter: &HealthReporter) {
     tell(reporter, false, false).await;

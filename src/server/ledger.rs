@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -80,7 +81,14 @@ struct RunningCheckpointer {
 
 impl Ledger {
     /// Opens the log and folds it into state and books. Blocks.
-    pub(super) fn recover(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, ServeError> {
+    /// `listens` is where calls are taken; `owner` is told whose the log is while it is another
+    /// process's.
+    pub(super) fn recover(
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        listens: SocketAddr,
+        owner: &watch::Sender<Option<String>>,
+    ) -> Result<Self, ServeError> {
         let new_log_id = *Uuid::now_v7().as_bytes();
         if config.ephemeral {
             warn!(
@@ -93,7 +101,7 @@ impl Ledger {
         }
         if let Some(database) = &config.database {
             let Owned { state, books, reader, writer, membership } =
-                shared::recover(config, database)?;
+                shared::recover(config, database, listens, owner)?;
             let (writer, membership) = (Some(writer), Some(membership));
             return Ok(Self { state, books, reader, writer, files: None, membership, clock });
         }

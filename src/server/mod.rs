@@ -29,7 +29,7 @@ use crate::{
         FILE_DESCRIPTOR_SET, command_service_server::CommandServiceServer,
         query_service_server::QueryServiceServer,
     },
-    wire::{Commands, Desk, Entrance, Front, MESSAGE_BYTES_MAX, Metered, Queries},
+    wire::{Commands, Desk, Elsewhere, Entrance, Front, MESSAGE_BYTES_MAX, Metered, Queries},
 };
 
 mod checkpointer;
@@ -146,10 +146,14 @@ async fn serve_calls<H: Health>(
     let commands = Commands::new(limits.clone(), stopping.clone());
     let queries = Queries::new(limits, Arc::clone(&clock), stopping.clone());
 
-    info!(address = %calls.local_addr()?, "listening");
+    let listens = calls.local_addr()?;
+    info!(address = %listens, "listening");
     let others = Routes::new(health_service);
     let others = if config.reflection { add_reflection(others)? } else { others };
-    let front = front(Entrance::new(gate.clone()), &commands, &queries, others, limits);
+    let (owner, owners) = watch::channel(None);
+    let elsewhere = shared::elsewhere(config, owners.clone())?;
+    let entrance = Entrance::new(gate.clone());
+    let front = front(entrance, &commands, &queries, others, elsewhere, limits);
     let front = Metered::new(front, metrics.meter.clone());
     let tls = config.tls.as_ref().map(tls::follow).transpose()?;
     let door = Door { limits: limits.clone(), tls, open: metrics.connections.clone() };
@@ -158,7 +162,9 @@ async fn serve_calls<H: Health>(
     let _watch: JoinSet<()> = gate.into_iter().map(Gate::watch).collect();
 
     let settings = config.clone();
-    let recovery = tokio::task::spawn_blocking(move || Ledger::recover(&settings, clock));
+    let recovery =
+        tokio::task::spawn_blocking(move || Ledger::recover(&settings, clock, listens, &owner));
+    let standing_by = tokio::spawn(health::follow_owner(health.clone(), owners));
     let mut shutdown = pin!(shutdown);
     let ledger = tokio::select! {
         ledger = recovery => ledger.map_err(|_| ServeError::Panicked("recovery"))??,
@@ -171,6 +177,7 @@ async fn serve_calls<H: Health>(
             return Ok(());
         }
     };
+    standing_by.abort();
     let running = ledger.start(config.limits.call_time)?;
     commands.desk.set(Desk::new(running.store().clone(), Arc::clone(running.reads())));
     queries.reads.set(Arc::clone(running.reads()));
@@ -231,18 +238,21 @@ fn front(
     commands: &Commands,
     queries: &Queries,
     others: Routes,
+    elsewhere: Option<Elsewhere>,
     limits: &Limits,
 ) -> Front {
+    let desk = commands.desk.clone();
+    let commands = CommandServiceServer::new(commands.clone())
+        .max_decoding_message_size(limits.message_bytes)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     Front::new(
         entrance,
-        CommandServiceServer::new(commands.clone())
-            .max_decoding_message_size(limits.message_bytes)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        (commands, desk),
         QueryServiceServer::new(queries.clone())
             .max_decoding_message_size(limits.message_bytes)
             .max_encoding_message_size(MESSAGE_BYTES_MAX),
         others,
-        commands.desk.clone(),
+        elsewhere,
         limits.clone(),
     )
 }

@@ -2,12 +2,16 @@
 
 use std::{
     io,
+    net::SocketAddr,
+    path::Path,
     sync::{Arc, mpsc as blocking},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+use tokio::sync::watch;
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto::ring};
+use tonic::transport::{ClientTlsConfig, Endpoint, Identity};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -24,8 +28,11 @@ use crate::{
     },
     postgres::{Blocks, Database, Epochs, Nodes, SetUp, StartError, Tls, set_up},
     views::{Books, Fold},
+    wire::Elsewhere,
 };
 
+/// How long a connection to another process may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// How often who stands by looks whether there is more of the log, or no owner.
 const STAND_BY: Duration = Duration::from_millis(50);
 
@@ -35,22 +42,29 @@ pub enum DatabaseError {
     /// Its URL is of no use.
     #[error("{0}")]
     Url(#[from] ConfigError),
-    /// The authorities that it is to be believed by cannot be read.
-    #[error("sslrootcert = {path:?}: {error}")]
+    /// Authorities that others are to be believed by cannot be read.
+    #[error("{name} = {path:?}: {error}")]
     UnreadableRoots {
+        /// What names the file.
+        name: &'static str,
         /// The file.
         path: String,
         /// Why not.
         error: io::Error,
     },
     /// There are none in it.
-    #[error("sslrootcert = {path:?}: {what}")]
+    #[error("{name} = {path:?}: {what}")]
     Roots {
+        /// What names the file.
+        name: &'static str,
         /// The file.
         path: String,
         /// What is wrong.
         what: &'static str,
     },
+    /// TLS cannot be had.
+    #[error("TLS to the database: {0}")]
+    Tls(rustls::Error),
     /// The system knows none.
     #[error("the system has no authorities for the database: name a file with sslrootcert")]
     NoRoots,
@@ -109,15 +123,13 @@ pub fn database(config: &DatabaseConfig) -> Result<Database, DatabaseError> {
         Security::None => None,
         Security::Verified { roots } => {
             let roots = match roots {
-                Some(path) => roots_of(path)?,
+                Some(path) => roots_of("sslrootcert", path)?,
                 None => pem::system_roots().ok_or(DatabaseError::NoRoots)?,
             };
             let provider = Arc::new(ring::default_provider());
             let versions = ClientConfig::builder_with_provider(provider)
                 .with_safe_default_protocol_versions()
-                .map_err(|error| io::Error::other(error.to_string()));
-            let versions = versions
-                .map_err(|error| DatabaseError::UnreadableRoots { path: String::new(), error })?;
+                .map_err(DatabaseError::Tls)?;
             let tls = versions.with_root_certificates(roots).with_no_client_auth();
             Some(Tls::new(Arc::new(tls)))
         }
@@ -125,25 +137,67 @@ pub fn database(config: &DatabaseConfig) -> Result<Database, DatabaseError> {
     Ok(Database::new(config.parsed()?, tls))
 }
 
-fn roots_of(path: &std::path::Path) -> Result<RootCertStore, DatabaseError> {
-    let name = path.display().to_string();
-    let found = pem::read(path).and_then(|text| pem::roots(&text));
+fn roots_of(name: &'static str, file: &Path) -> Result<RootCertStore, DatabaseError> {
+    let path = file.display().to_string();
+    let found = pem::read(file).and_then(|text| pem::roots(&text));
     found.map_err(|error| match error {
-        PemError::Unreadable(error) => DatabaseError::UnreadableRoots { path: name, error },
-        PemError::Wrong(what) => DatabaseError::Roots { path: name, what },
+        PemError::Unreadable(error) => DatabaseError::UnreadableRoots { name, path, error },
+        PemError::Wrong(what) => DatabaseError::Roots { name, path, what },
     })
+}
+
+/// How this process is reached by others of its ledger.
+fn advertised(config: &Config, at: &DatabaseConfig, listens: SocketAddr) -> String {
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    at.advertise.clone().unwrap_or_else(|| format!("{scheme}://{listens}"))
+}
+
+/// Where calls go while this process stands by, as `owner` tells.
+///
+/// # Errors
+/// [`DatabaseError`] when the authorities of others cannot be read.
+pub(super) fn elsewhere(
+    config: &Config,
+    owner: watch::Receiver<Option<String>>,
+) -> Result<Option<Elsewhere>, DatabaseError> {
+    let Some(at) = &config.database else { return Ok(None) };
+    let roots = match &at.cluster_ca {
+        Some(path) => Some(roots_of("cluster_ca", path)?),
+        None => pem::system_roots(),
+    };
+    let own = config.tls.clone();
+    let connect = move |address: &str| {
+        let endpoint = Endpoint::from_shared(address.to_owned()).ok()?;
+        let endpoint = endpoint.connect_timeout(CONNECT_WITHIN).tcp_nodelay(true);
+        if !address.starts_with("https://") {
+            return Some(endpoint.connect_lazy());
+        }
+        let mut tls = ClientTlsConfig::new().trust_anchors(roots.clone()?.roots);
+        if let Some(files) = &own {
+            let read = |path: &Path| pem::read(path).ok();
+            let identity = Identity::from_pem(read(&files.certificate)?, read(&files.key)?);
+            tls = tls.identity(identity);
+        }
+        Some(endpoint.tls_config(tls).ok()?.connect_lazy())
+    };
+    Ok(Some(Elsewhere::new(owner, Arc::new(connect))))
 }
 
 /// Joins, follows the log, and takes it over as soon as it has no other owner. Blocks until then.
 ///
 /// # Errors
 /// [`DatabaseError`].
-pub(super) fn recover(config: &Config, at: &DatabaseConfig) -> Result<Owned, ServeError> {
+pub(super) fn recover(
+    config: &Config,
+    at: &DatabaseConfig,
+    listens: SocketAddr,
+    owner: &watch::Sender<Option<String>>,
+) -> Result<Owned, ServeError> {
     let database = database(at)?;
     let how = SetUp { new_log_id: *Uuid::now_v7().as_bytes(), grant: None };
     let log_id = set_up(&database, &how).map_err(DatabaseError::from)?;
     let lease = Lease::new(monotonic());
-    let members = Box::new(Nodes::new(database.clone(), config.listen.to_string()));
+    let members = Box::new(Nodes::new(database.clone(), advertised(config, at, listens)));
     let new_id = Box::new(|| *Uuid::now_v7().as_bytes());
     let mut keeper = Keeper::new(members, Arc::clone(&lease), at.lease, new_id);
     keeper.step().map_err(|error| DatabaseError::Standby(error.into()))?;
@@ -151,25 +205,25 @@ pub(super) fn recover(config: &Config, at: &DatabaseConfig) -> Result<Owned, Ser
     let mut store: Box<dyn Store> = Box::new(Epochs::new(database.clone(), log_id));
     let mut standby = Standby::new(Arc::new(Blocks::new(database, log_id)), lease);
     let mut fold = Fold::new(config.request_id_window);
-    let owner = stand_by(&mut standby, &mut fold, &mut *store)?;
-    info!(epoch = owner.epoch(), position = owner.position(), "the log is ours");
-    while standby.position() < owner.position() {
+    let ours = stand_by(&mut standby, &mut fold, &mut *store, owner)?;
+    info!(epoch = ours.epoch(), position = ours.position(), "the log is ours");
+    while standby.position() < ours.position() {
         if follow(&mut standby, &mut fold)? == 0 {
             break;
         }
     }
-    let (writer, reader) = standby.take(store, owner).map_err(DatabaseError::from)?;
+    let (writer, reader) = standby.take(store, ours).map_err(DatabaseError::from)?;
     let (state, books) = fold.finish(log_id);
     Ok(Owned { state, books, reader, writer, membership })
 }
 
-/// Follows the log until it is this process's.
+/// Follows the log until it is this process's. Tells whose it is meanwhile.
 fn stand_by(
     standby: &mut Standby,
     fold: &mut Fold,
     store: &mut dyn Store,
+    owner: &watch::Sender<Option<String>>,
 ) -> Result<Owner, DatabaseError> {
-    let mut is_told = false;
     loop {
         match follow(standby, fold) {
             Ok(0) => {}
@@ -180,11 +234,20 @@ fn stand_by(
             Err(error) => return Err(error),
         }
         match standby.claim(store) {
-            Ok(Some(owner)) => return Ok(owner),
-            Ok(None) if is_told => {}
+            Ok(Some(ours)) => {
+                owner.send_replace(None);
+                return Ok(ours);
+            }
             Ok(None) => {
-                info!(position = standby.position(), "another process owns the log: standing by");
-                is_told = true;
+                let address = store.owner().ok().flatten();
+                owner.send_if_modified(|known| {
+                    let is_news = *known != address;
+                    if is_news {
+                        info!(owner = address, "standing by: the log is another process's");
+                        known.clone_from(&address);
+                    }
+                    is_news
+                });
             }
             Err(failure) => warn!(%failure, "the log cannot be claimed now"),
         }

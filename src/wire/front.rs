@@ -27,7 +27,7 @@ use tonic::{
 };
 
 use super::{
-    Commands, Desk, Entrance, Late, Peer, Queries,
+    Commands, Desk, Elsewhere, Entrance, Late, Peer, Queries,
     arriving::Arrivals,
     deadline,
     entrance::Visit,
@@ -72,6 +72,8 @@ struct Services {
     others: Routes,
     /// Where commands go, once the ledger is recovered.
     desk: Late<Desk>,
+    /// Where all calls go until then, if it is known.
+    elsewhere: Option<Elsewhere>,
     limits: Limits,
     lanes: Lanes,
     arrivals: Arrivals,
@@ -109,14 +111,14 @@ enum Then {
 
 impl Front {
     /// In front of the two services and of others, such as health; calls come in by `entrance`.
-    /// `desk` is that of the command service.
+    /// `desk` is that of the command service; while there is none, calls go `elsewhere`.
     #[must_use]
     pub fn new(
         entrance: Entrance,
-        commands: CommandServiceServer<Commands>,
+        (commands, desk): (CommandServiceServer<Commands>, Late<Desk>),
         queries: QueryServiceServer<Queries>,
         others: Routes,
-        desk: Late<Desk>,
+        elsewhere: Option<Elsewhere>,
         limits: Limits,
     ) -> Self {
         Self(Arc::new(Services {
@@ -125,6 +127,7 @@ impl Front {
             queries,
             others,
             desk,
+            elsewhere,
             lanes: Lanes::default(),
             arrivals: Arrivals::new(limits.message_bytes),
             untaken: Untaken::default(),
@@ -213,6 +216,15 @@ impl Services {
             let held = Held::default();
             request = request.map(|body| held.watch(body, call_time));
             request.extensions_mut().insert(held);
+        }
+        let is_ours = !matches!(method, Method::Check | Method::Other);
+        if let Some(elsewhere) = self.elsewhere.as_ref().filter(|_| is_ours)
+            && self.desk.get().is_err()
+        {
+            return elsewhere.forward(request).unwrap_or_else(|back| {
+                let (request, refused) = *back;
+                Box::pin(turned_away(request.into_body(), refused.into_http()))
+            });
         }
         match method {
             Method::Batch | Method::Command | Method::CommandStream => {

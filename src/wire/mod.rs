@@ -10,6 +10,7 @@ mod batch;
 mod call_line;
 mod command_service;
 mod deadline;
+mod elsewhere;
 mod entrance;
 mod form;
 mod front;
@@ -33,6 +34,7 @@ mod status;
 mod tail;
 
 pub use command_service::{Commands, Desk};
+pub use elsewhere::{Connect, Elsewhere};
 pub use entrance::Entrance;
 pub use front::Front;
 pub use late::Late;

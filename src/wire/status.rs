@@ -228,6 +228,25 @@ pub(super) fn starting() -> Status {
     Report::new(Code::Unavailable, "STARTING", message).retry(RETRY_OUTAGE).finish()
 }
 
+/// UNAVAILABLE: the ledger is another process's, and the call was not sent there.
+pub(super) fn not_owner(owner: &str) -> Status {
+    let message = "the ledger is another server's, and the call cannot be passed on to it";
+    Report::new(Code::Unavailable, "NOT_OWNER", message)
+        .with("owner", owner)
+        .retry(RETRY_OUTAGE)
+        .finish()
+}
+
+/// UNAVAILABLE: the call was sent to the process that the ledger is of, and has no answer.
+pub(super) fn owner_unreachable(owner: &str) -> Status {
+    let message = "the outcome is unknown: the server that the ledger is of does not answer; \
+                   repeat with the same request_id";
+    Report::new(Code::Unavailable, "OWNER_UNREACHABLE", message)
+        .with("owner", owner)
+        .retry(RETRY_OUTAGE)
+        .finish()
+}
+
 /// UNAVAILABLE: the server stops; a stream goes on elsewhere from where it was.
 pub(crate) fn stopping() -> Status {
     failed(Failure::Stopping)

@@ -53,7 +53,8 @@ pub(crate) fn choose(config: &mut Config) {
     config.ephemeral = false;
     // Many tests at once may take all of the processor for some time.
     let (url, lease) = (url.parse().unwrap(), Duration::from_secs(30));
-    config.database = Some(DatabaseConfig { url, security: Security::None, lease });
+    let (security, advertise, cluster_ca) = (Security::None, None, None);
+    config.database = Some(DatabaseConfig { url, security, lease, advertise, cluster_ca });
 }
 
 /// The URL of the ledger of this name. Its schema is made if it is not there.

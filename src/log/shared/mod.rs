@@ -94,6 +94,12 @@ pub trait Store: Send {
     /// [`StoreError`].
     fn claim(&mut self, node: NodeId) -> Result<Option<u64>, StoreError>;
 
+    /// Where the owner is reached, as it said itself, if there is one that is alive.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn owner(&mut self) -> Result<Option<String>, StoreError>;
+
     /// Keeps all older epochs from appending, and gives the head after the last that did; `None`
     /// when the log was sealed by this epoch or a newer one before.
     ///

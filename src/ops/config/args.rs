@@ -71,6 +71,21 @@ pub struct ServeArgs {
     #[serde(deserialize_with = "value::lease_in_file")]
     pub lease: Option<Duration>,
 
+    /// How other servers of the same ledger reach this one, such as `https://10.0.0.7:50051`: they
+    /// pass on to it what they are asked for while it owns the ledger [default: http or, with
+    /// TLS, https and the address that it listens on]
+    #[arg(long, value_name = "URL", env = "DAYBOOK_ADVERTISE", hide_env_values = true)]
+    #[arg(value_parser = value::parse_advertise)]
+    #[serde(deserialize_with = "value::advertise_in_file")]
+    pub advertise: Option<String>,
+
+    /// The authorities that the certificates of those others are believed by, as PEM [default:
+    /// those of the system]
+    #[arg(long, value_name = "FILE", env = "DAYBOOK_CLUSTER_CA", hide_env_values = true)]
+    #[arg(value_parser = value::parse_file)]
+    #[serde(deserialize_with = "value::file_in_file")]
+    pub cluster_ca: Option<PathBuf>,
+
     /// The directory that keeps the ledger; created when missing [default: ./daybook-data]
     #[arg(long, value_name = "DIR", env = "DAYBOOK_DATA_DIR", hide_env_values = true)]
     #[arg(value_parser = value::parse_data_dir)]
@@ -298,6 +313,8 @@ impl ServeArgs {
             engine,
             database_url,
             lease,
+            advertise,
+            cluster_ca,
             data_dir,
             ephemeral,
             request_id_window,

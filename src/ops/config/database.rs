@@ -4,7 +4,7 @@ use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr, time::Duration}
 
 use tokio_postgres::config::Host;
 
-use super::{Config, ConfigError, ServeArgs, quoted};
+use super::{Config, ConfigError, ServeArgs, quoted, quoted_path};
 
 /// For how long a process owns the log unless it says that it still runs: little enough that
 /// another one takes over soon, and enough for a statement that is slow now and then.
@@ -71,6 +71,10 @@ pub struct DatabaseConfig {
     pub security: Security,
     /// For how long this process owns the log, unless it renews that.
     pub lease: Duration,
+    /// How other processes reach this one; as it listens, unless told.
+    pub advertise: Option<String>,
+    /// The authorities of those others' certificates; those of the system, unless told.
+    pub cluster_ca: Option<PathBuf>,
 }
 
 /// How the database is believed to be the one that was named.
@@ -165,18 +169,32 @@ pub(super) fn database(given: &ServeArgs) -> Result<Option<DatabaseConfig>, Conf
         return Err(ConfigError::Needs("engine = \"postgres\"", "database_url"));
     };
     let (_, security) = parse(&url)?;
-    Ok(Some(DatabaseConfig { url, security, lease: given.lease.unwrap_or(LEASE_DEFAULT) }))
+    let (lease, advertise) = (given.lease.unwrap_or(LEASE_DEFAULT), given.advertise.clone());
+    if advertise.is_none() && given.listen.is_some_and(|listen| listen.ip().is_unspecified()) {
+        return Err(ConfigError::Needs("listen on every address", "advertise"));
+    }
+    let cluster_ca = given.cluster_ca.clone();
+    Ok(Some(DatabaseConfig { url, security, lease, advertise, cluster_ca }))
 }
 
 impl Config {
     /// What keeps the log.
     pub(super) fn tell_engine(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(DatabaseConfig { url, security: _, lease }) = &self.database else {
+        let Some(DatabaseConfig { url, security: _, lease, advertise, cluster_ca }) =
+            &self.database
+        else {
             return writeln!(f, "engine = \"file\"");
         };
         writeln!(f, "engine = \"postgres\"")?;
         writeln!(f, "database_url = {}", quoted(&url.to_string()))?;
-        writeln!(f, "lease = \"{}ms\"", lease.as_millis())
+        writeln!(f, "lease = \"{}ms\"", lease.as_millis())?;
+        if let Some(advertise) = advertise {
+            writeln!(f, "advertise = {}", quoted(advertise))?;
+        }
+        if let Some(cluster_ca) = cluster_ca {
+            writeln!(f, "cluster_ca = {}", quoted_path(cluster_ca))?;
+        }
+        Ok(())
     }
 }
 
@@ -198,6 +216,8 @@ mod tests {
             refused(&["--engine=postgres", "--ephemeral", "--database-url=postgres://h/d"]),
             "engine = \"postgres\" cannot be together with ephemeral = true"
         );
+        let everywhere = ["--engine=postgres", "--database-url=postgres://h/d", "--listen=[::]:1"];
+        assert_eq!(refused(&everywhere), "listen on every address needs advertise");
         let unused = resolve(flags(&["--database-url=postgres://h/d"])).unwrap();
         assert_eq!(unused.database, None);
     }

@@ -15,7 +15,7 @@ struct Parsed {
 }
 
 /// Every setting but the file: its key, its value in a file, and a flag with another value.
-const SETTINGS: [(&str, &str, &str); 37] = [
+const SETTINGS: [(&str, &str, &str); 39] = [
     ("listen", "\"127.0.0.1:1\"", "--listen=[::1]:2"),
     ("insecure", "true", "--insecure=false"),
     ("tls_certificate", "\"of-file.pem\"", "--tls-certificate=of-flag.pem"),
@@ -24,6 +24,8 @@ const SETTINGS: [(&str, &str, &str); 37] = [
     ("engine", "\"file\"", "--engine=postgres"),
     ("database_url", "\"postgres://localhost/file\"", "--database-url=postgres://localhost/flag"),
     ("lease", "\"1s\"", "--lease=1m"),
+    ("advertise", "\"http://file:1\"", "--advertise=https://flag:2"),
+    ("cluster_ca", "\"of-file\"", "--cluster-ca=of-flag"),
     ("data_dir", "\"of-file\"", "--data-dir=of-flag"),
     ("ephemeral", "true", "--ephemeral=false"),
     ("request_id_window", "1024", "--request-id-window=16777216"),
@@ -156,6 +158,8 @@ fn of_flags() -> Config {
             url: "postgres://localhost/flag".parse().unwrap(),
             security: Security::None,
             lease: Duration::from_secs(60),
+            advertise: Some("https://flag:2".into()),
+            cluster_ca: Some("of-flag".into()),
         }),
         data_dir: "of-flag".into(),
         ephemeral: false,

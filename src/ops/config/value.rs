@@ -5,6 +5,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use hyper::Uri;
 use serde::{Deserialize as _, Deserializer, de::Error as _};
 
 use super::{super::telemetry::LogFilterError, LogFilter};
@@ -54,6 +55,8 @@ pub(super) enum ValueError {
     CallTime,
     #[error("expected {}ms to {}s", LEASE_MIN.as_millis(), LEASE_MAX.as_secs())]
     Lease,
+    #[error("expected http:// or https:// with a host and a port, such as https://10.0.0.7:50051")]
+    Advertise,
     #[error("expected 1 to {JWT_NAME_CHARS_MAX} characters, none of them a control character")]
     JwtName,
     #[error("{0}")]
@@ -92,6 +95,19 @@ pub(super) fn parse_call_time(text: &str) -> Result<Duration, ValueError> {
 pub(super) fn parse_lease(text: &str) -> Result<Duration, ValueError> {
     let time = parse_duration(text).ok_or(ValueError::Duration)?;
     if (LEASE_MIN..=LEASE_MAX).contains(&time) { Ok(time) } else { Err(ValueError::Lease) }
+}
+
+pub(super) fn parse_advertise(text: &str) -> Result<String, ValueError> {
+    let uri: Uri = text.parse().map_err(|_| ValueError::Advertise)?;
+    let is_known = matches!(uri.scheme_str(), Some("http" | "https"));
+    let is_bare = uri.path_and_query().is_none_or(|it| it == "/");
+    let is_whole = uri.port_u16().is_some_and(|port| port > 0) && !text.contains('@');
+    let trimmed = text.trim_end_matches('/');
+    if is_known && is_bare && is_whole {
+        Ok(trimmed.to_owned())
+    } else {
+        Err(ValueError::Advertise)
+    }
 }
 
 pub(super) fn parse_jwt_name(text: &str) -> Result<String, ValueError> {
@@ -160,6 +176,12 @@ pub(super) fn lease_in_file<'de, D: Deserializer<'de>>(
     text_in_file(value, parse_lease)
 }
 
+pub(super) fn advertise_in_file<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<String>, D::Error> {
+    text_in_file(value, parse_advertise)
+}
+
 pub(super) fn jwt_name_in_file<'de, D: Deserializer<'de>>(
     value: D,
 ) -> Result<Option<String>, D::Error> {
@@ -192,6 +214,19 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_advertised_can_be_reached() {
+        for good in ["http://10.0.0.7:50051", "https://db-0.ledger:1", "http://[::1]:5"] {
+            assert_eq!(parse_advertise(good).unwrap(), good);
+        }
+        assert_eq!(parse_advertise("http://h:1/").unwrap(), "http://h:1");
+        for bad in
+            ["", "h:1", "http://h", "ftp://h:1", "http://h:0", "http://h:1/p", "http://u@h:1"]
+        {
+            assert!(parse_advertise(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn durations_are_a_number_and_a_unit() {

@@ -182,6 +182,11 @@ impl Store for Model {
         })
     }
 
+    fn owner(&mut self) -> Result<Option<String>, StoreError> {
+        self.call(|medium| medium.owner.filter(|owner| medium.is_alive(*owner)))
+            .map(|owner| owner.map(|owner| format!("{owner:?}")))
+    }
+
     fn seal(&mut self, epoch: u64) -> Result<Option<Head>, StoreError> {
         self.call(|medium| {
             (medium.tip.epoch < epoch).then(|| {

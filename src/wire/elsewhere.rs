@@ -1,0 +1,122 @@
+//! Elsewhere: where calls go while the ledger is another process's. That one decides them as it
+//! decides its own: who calls, by when, and under which request id goes along as it came.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::watch;
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{
+        BoxFuture, Service as _,
+        http::{self, HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION},
+    },
+    transport::Channel,
+};
+use tracing::warn;
+
+use super::{entrance::Visit, guarded, status};
+
+/// Says that a call has come from another process of the same ledger, and goes nowhere else.
+const FORWARDED: HeaderName = HeaderName::from_static("daybook-forwarded");
+/// How many connections to the owner calls are spread over: each takes a few hundred at once.
+const CONNECTIONS: usize = 8;
+
+type Request = http::Request<Body>;
+type Response = http::Response<Body>;
+
+/// Makes a connection to an address, when it is used first.
+pub type Connect = Arc<dyn Fn(&str) -> Option<Channel> + Send + Sync>;
+
+/// Where the owner of the ledger is, while that is another process. Cheap to clone.
+#[derive(Clone)]
+pub struct Elsewhere {
+    /// None where there is none, or it is unknown.
+    owner: watch::Receiver<Option<String>>,
+    connect: Connect,
+    connections: Arc<Mutex<Option<Connections>>>,
+}
+
+struct Connections {
+    address: String,
+    channels: Vec<Channel>,
+    next: AtomicUsize,
+}
+
+impl Elsewhere {
+    /// Follows where the owner is.
+    #[must_use]
+    pub fn new(owner: watch::Receiver<Option<String>>, connect: Connect) -> Self {
+        Self { owner, connect, connections: Arc::default() }
+    }
+
+    /// Sends a call to the owner; gives it back where there is none, or none is known.
+    ///
+    /// # Errors
+    /// The status of a call that cannot go there.
+    pub(super) fn forward(
+        &self,
+        request: Request,
+    ) -> Result<BoxFuture<Response, Infallible>, Box<(Request, Status)>> {
+        let Some(address) = self.owner.borrow().clone() else {
+            return Err(Box::new((request, status::starting())));
+        };
+        let visit = request.extensions().get::<Visit>().cloned();
+        let is_of_certificate = visit.is_some() && !request.headers().contains_key(AUTHORIZATION);
+        if request.headers().contains_key(&FORWARDED) || is_of_certificate {
+            return Err(Box::new((request, status::not_owner(&address))));
+        }
+        let Some(mut channel) = self.channel(&address) else {
+            return Err(Box::new((request, status::owner_unreachable(&address))));
+        };
+        let request = outgoing(request);
+        Ok(Box::pin(async move {
+            let ready = std::future::poll_fn(|context| channel.poll_ready(context)).await;
+            let answer = match ready {
+                Ok(()) => channel.call(request).await,
+                Err(error) => Err(error),
+            };
+            Ok(match (answer, visit) {
+                (Ok(answer), Some(visit)) => guarded::attended(answer, visit),
+                (Ok(answer), None) => answer,
+                (Err(error), _) => {
+                    warn!(%error, owner = address, "a call has no answer of the ledger's owner");
+                    status::owner_unreachable(&address).into_http()
+                }
+            })
+        }))
+    }
+
+    /// One of the connections to an address.
+    fn channel(&self, address: &str) -> Option<Channel> {
+        let mut kept = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.as_ref().is_none_or(|kept| kept.address != address) {
+            let channels = std::iter::repeat_with(|| (self.connect)(address)).take(CONNECTIONS);
+            let channels = channels.collect::<Option<Vec<Channel>>>()?;
+            let (address, next) = (address.to_owned(), AtomicUsize::new(0));
+            *kept = Some(Connections { address, channels, next });
+        }
+        let Connections { channels, next, .. } = kept.as_ref()?;
+        let turn = next.fetch_add(1, Ordering::Relaxed).checked_rem(channels.len())?;
+        channels.get(turn).cloned()
+    }
+}
+
+/// The same call, as it goes out: what only this process knows of it stays.
+fn outgoing(request: Request) -> Request {
+    let (parts, body) = request.into_parts();
+    let mut sent = http::Request::new(body);
+    *sent.method_mut() = parts.method;
+    *sent.uri_mut() = parts.uri;
+    *sent.version_mut() = parts.version;
+    let mut headers: HeaderMap = parts.headers;
+    headers.insert(FORWARDED, HeaderValue::from_static("1"));
+    *sent.headers_mut() = headers;
+    sent
+}
