@@ -20,7 +20,7 @@ pub(crate) mod call;
 mod ledger;
 mod load;
 pub(crate) mod random;
-mod run;
+pub(crate) mod run;
 
 /// How often the server is killed unless told otherwise.
 const KILLS: u64 = 20;

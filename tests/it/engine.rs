@@ -1,11 +1,19 @@
 //! What keeps the ledgers of the servers under test: files, or with `DAYBOOK_TEST_ENGINE=postgres`
-//! the database that `DAYBOOK_TEST_POSTGRES_URL` names, with a schema for each ledger.
+//! a database, with a schema for each ledger. It is the one that `DAYBOOK_TEST_POSTGRES_URL` names,
+//! or one of a server that is started for the tests where PostgreSQL is installed.
 
-use std::{path::Path, sync::OnceLock, thread, time::Duration};
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+    thread,
+    time::Duration,
+};
 
 use daybook::ops::config::{Config, DatabaseConfig, Security};
 use tokio::runtime::Builder;
-use tokio_postgres::NoTls;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use uuid::Uuid;
 
 /// For how long a server in a process of its own owns its ledger after it was killed.
@@ -16,10 +24,62 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The database to test with, if there is one.
+/// A server of databases.
+struct Database {
+    url: String,
+    /// Where its files are, if it is one that may be crashed.
+    directory: Option<PathBuf>,
+    /// Keeps the server as long as this process lives.
+    _keeper: Option<Child>,
+}
+
+/// The URL of the database to test with. Without one, says so and gives `None`; in CI that is a
+/// failure.
 pub(crate) fn server() -> Option<&'static str> {
-    static SERVER: OnceLock<Option<String>> = OnceLock::new();
-    SERVER.get_or_init(|| variable("DAYBOOK_TEST_POSTGRES_URL")).as_deref()
+    Some(&database()?.url)
+}
+
+/// Where the files of the database's server are, if it may be crashed.
+pub(crate) fn directory() -> Option<&'static Path> {
+    database()?.directory.as_deref()
+}
+
+fn database() -> Option<&'static Database> {
+    static DATABASE: OnceLock<Option<Database>> = OnceLock::new();
+    let found = DATABASE.get_or_init(|| {
+        let named = variable("DAYBOOK_TEST_POSTGRES_URL").map(|url| Database {
+            url,
+            directory: variable("DAYBOOK_TEST_POSTGRES_DIRECTORY").map(PathBuf::from),
+            _keeper: None,
+        });
+        named.or_else(started)
+    });
+    if found.is_none() {
+        assert_ne!(variable("CI").as_deref(), Some("true"), "PostgreSQL is not installed");
+        // Past the harness, which shows nothing of a test that passes.
+        let _nobody_may_read_it = writeln!(
+            std::io::stderr(),
+            "left out: no DAYBOOK_TEST_POSTGRES_URL, and PostgreSQL is not installed"
+        );
+    }
+    found.as_ref()
+}
+
+/// A server that is started for the tests, and ends with them.
+fn started() -> Option<Database> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres/with");
+    let told = "echo $DAYBOOK_TEST_POSTGRES_URL; echo $DAYBOOK_TEST_POSTGRES_DIRECTORY; exec cat";
+    let mut keeper = Command::new(script)
+        .args(["sh", "-c", told])
+        // Open until this process ends.
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let mut lines = BufReader::new(keeper.stdout.take()?).lines().map_while(Result::ok);
+    let (url, directory) = (lines.next()?, PathBuf::from(lines.next()?));
+    Some(Database { url, directory: Some(directory), _keeper: Some(keeper) })
 }
 
 /// Whether all ledgers are to be in the database.
@@ -68,13 +128,49 @@ pub(crate) fn ledger(name: &str) -> String {
 
 /// Carries statements out.
 pub(crate) fn execute(url: &str, sql: &str) {
-    let (url, sql) = (url.to_owned(), sql.to_owned());
-    let run = async move {
-        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-        tokio::spawn(connection);
-        client.batch_execute(&sql).await.unwrap();
-    };
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    if let Err(error) = try_execute(url, sql) {
+        panic!("{sql}: {error}");
+    }
+}
+
+/// As [`execute`].
+///
+/// # Errors
+/// What the database says.
+pub(crate) fn try_execute(url: &str, sql: &str) -> Result<(), String> {
+    let sql = sql.to_owned();
+    ask(url, async move |client| client.batch_execute(&sql).await)
+}
+
+/// The first column of what a statement gives, as texts.
+///
+/// # Errors
+/// What the database says.
+pub(crate) fn query(url: &str, sql: &str) -> Result<Vec<String>, String> {
+    let sql = sql.to_owned();
+    let rows = ask(url, async move |client| client.simple_query(&sql).await)?;
+    let texts = rows.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+        _ => None,
+    });
+    Ok(texts.collect())
+}
+
+fn ask<T: Send + 'static>(
+    url: &str,
+    question: impl AsyncFnOnce(Client) -> Result<T, tokio_postgres::Error> + Send + 'static,
+) -> Result<T, String> {
+    let url = url.to_owned();
     // The caller may be in a runtime of its own, where nothing may block.
-    thread::spawn(move || runtime.block_on(run)).join().unwrap();
+    let asking = thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
+            tokio::spawn(connection);
+            question(client).await
+        })
+    });
+    asking.join().unwrap().map_err(|error| {
+        error.as_db_error().map_or_else(|| error.to_string(), |said| said.message().to_owned())
+    })
 }

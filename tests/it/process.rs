@@ -86,7 +86,7 @@ impl Server {
     }
 
     /// As [`Server::spawn`], with further flags.
-    fn spawn_with(data_dir: &Path, flags: &[&str]) -> Self {
+    pub(crate) fn spawn_with(data_dir: &Path, flags: &[&str]) -> Self {
         let is_ephemeral = flags.contains(&"--ephemeral");
         let database = Some(data_dir).filter(|_| !is_ephemeral).and_then(engine::of_directory);
         let lease = format!("{}ms", engine::LEASE.as_millis());
@@ -187,6 +187,11 @@ impl Server {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args([name, &pid]).status().expect("kill runs");
         assert!(sent.success(), "kill {name} could not be sent");
+    }
+
+    /// Whether the process has not ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("the process can be looked at").is_none()
     }
 
     /// Waits for the process to end by itself. Gives its exit code.

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use daybook::proto::{
@@ -208,10 +211,11 @@ pub(super) async fn command_until_killed(
     pool: Arc<Mutex<Pool>>,
     mut random: Random,
     killed: Arc<AtomicBool>,
+    stopped: Arc<AtomicBool>,
 ) -> Vec<Call> {
     let mut calls = Vec::new();
     let mut is_alive = true;
-    while is_alive {
+    while is_alive && !stopped.load(Ordering::Relaxed) {
         let mut call = pool.lock().expect("no client panicked").call(&mut random);
         let [one, other] = &mut clients;
         if call.is_repeatable() && random.percent(8) {

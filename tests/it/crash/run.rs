@@ -13,6 +13,7 @@ use std::{
 use daybook::proto::Event;
 use futures_util::future::join_all;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
 use super::{
@@ -43,6 +44,9 @@ const LOST_CHECKPOINT_ONE_IN: u64 = 4;
 /// How long a stop may take: the default grace for calls, and as long again for the rest.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
+/// How long to wait between two looks at something that is still to come.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// How a server ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -54,24 +58,46 @@ pub(super) enum End {
 
 /// What a run has done. Everything in it was checked.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    pub(super) kills: usize,
+pub(crate) struct Tally {
+    pub(crate) kills: usize,
     /// Those of them that came before the ledger was recovered.
-    pub(super) kills_in_recovery: usize,
+    pub(crate) kills_in_recovery: usize,
     /// Commands that were accepted, or began as a saga, before any kill touched them.
-    pub(super) acknowledged: usize,
+    pub(crate) acknowledged: usize,
     /// Commands without answer that turned out to have happened, and not to have.
-    pub(super) unknown_done: usize,
-    pub(super) unknown_not_done: usize,
-    pub(super) repeats: usize,
-    pub(super) refused: usize,
+    pub(crate) unknown_done: usize,
+    pub(crate) unknown_not_done: usize,
+    pub(crate) repeats: usize,
+    pub(crate) refused: usize,
     /// Unfinished groups that a start has cut off.
-    pub(super) torn: usize,
+    pub(crate) torn: usize,
     /// Starts that went on from a checkpoint.
-    pub(super) resumed: usize,
+    pub(crate) resumed: usize,
 }
 
-pub(super) struct Run {
+/// A server under load.
+pub(crate) struct Load {
+    /// Whether calls may be without answer from now on.
+    may_fail: Arc<AtomicBool>,
+    /// Whether the clients are to end.
+    stopped: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Vec<Call>>>,
+    tail: JoinHandle<Vec<Event>>,
+}
+
+impl Load {
+    /// From now on calls may be without answer; whose call is ends.
+    pub(crate) fn may_fail(&self) {
+        self.may_fail.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets all clients end, also those that always had an answer.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
+pub(crate) struct Run {
     directory: TempDir,
     seed: u64,
     begun: Instant,
@@ -87,11 +113,11 @@ pub(super) struct Run {
     unclaimed_max: usize,
     /// What one tail got that resumed over all restarts.
     tailed: Vec<Event>,
-    pub(super) tally: Tally,
+    pub(crate) tally: Tally,
 }
 
 impl Run {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             directory: tempfile::tempdir().expect("a directory"),
             seed,
@@ -108,11 +134,11 @@ impl Run {
         }
     }
 
-    pub(super) fn data_dir(&self) -> &Path {
+    pub(crate) fn data_dir(&self) -> &Path {
         self.directory.path()
     }
 
-    pub(super) fn seed(&self) -> u64 {
+    pub(crate) fn seed(&self) -> u64 {
         self.seed
     }
 
@@ -124,20 +150,8 @@ impl Run {
         }
         let mut server = Server::start(self.data_dir()).await;
         self.check(&server, false).await;
-        let killed = Arc::new(AtomicBool::new(false));
-        let connections = join_all((0..CONNECTIONS).map(|_| server.connect())).await;
-        let client = |number: usize| Client::new(connections[number % CONNECTIONS].clone());
-        let clients = (0..CLIENTS).map(|number| {
-            let random = Random::new(self.random.next());
-            let (pool, killed) = (Arc::clone(&self.pool), Arc::clone(&killed));
-            let clients = [client(number), client(number + 1)];
-            tokio::spawn(load::command_until_killed(clients, pool, random, killed))
-        });
-        let clients: Vec<_> = clients.collect();
-        let tail = tokio::spawn(follow(server.connect().await, std::mem::take(&mut self.tailed)));
-
-        tokio::time::sleep(Duration::from_millis(100 + self.random.below(500))).await;
-        killed.store(true, Ordering::Relaxed);
+        let load = self.begin_load(&server).await;
+        load.may_fail();
         match end {
             End::Killed => server.kill(),
             End::Stopped => {
@@ -145,12 +159,37 @@ impl Run {
                 assert_eq!(server.exit_code(STOP_WITHIN).await, 0, "{:?}", server.lines());
             }
         }
-        for calls in join_all(clients).await {
-            self.calls.extend(calls.expect("a client found a fault"));
-        }
-        self.tailed = tail.await.expect("the tail found a fault");
+        self.end_load(load).await;
         self.tally.kills += usize::from(end == End::Killed);
         self.bury(server).await;
+    }
+
+    /// Puts a server under load for a random time; then it goes on.
+    pub(crate) async fn begin_load(&mut self, server: &Server) -> Load {
+        let (may_fail, stopped) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let connections = join_all((0..CONNECTIONS).map(|_| server.connect())).await;
+        let client = |number: usize| Client::new(connections[number % CONNECTIONS].clone());
+        let clients = (0..CLIENTS).map(|number| {
+            let random = Random::new(self.random.next());
+            let (pool, may_fail) = (Arc::clone(&self.pool), Arc::clone(&may_fail));
+            let clients = [client(number), client(number + 1)];
+            let stopped = Arc::clone(&stopped);
+            tokio::spawn(load::command_until_killed(clients, pool, random, may_fail, stopped))
+        });
+        let clients = clients.collect();
+        let tailed = std::mem::take(&mut self.tailed);
+        let tail = follow(server.connect().await, tailed, Arc::clone(&stopped));
+        let tail = tokio::spawn(tail);
+        tokio::time::sleep(Duration::from_millis(100 + self.random.below(500))).await;
+        Load { may_fail, stopped, clients, tail }
+    }
+
+    /// Waits until all clients have ended, and keeps what they were told.
+    pub(crate) async fn end_load(&mut self, load: Load) {
+        for calls in join_all(load.clients).await {
+            self.calls.extend(calls.expect("a client found a fault"));
+        }
+        self.tailed = load.tail.await.expect("the tail found a fault");
     }
 
     /// Stops a server that has nothing to do. Gives the position it stopped at.
@@ -184,7 +223,7 @@ impl Run {
 
     /// Compares the ledger with all that was ever acknowledged, makes every outcome known, and
     /// compares again.
-    pub(super) async fn check(&mut self, server: &Server, thorough: bool) {
+    pub(crate) async fn check(&mut self, server: &Server, thorough: bool) {
         let channel = server.connect().await;
         let (mut reader, mut client) = (Reader::new(channel.clone()), Client::new(channel));
         let after = if thorough { 0 } else { (self.ledger.head() - READ_AGAIN_MAX).max(0) };
@@ -286,7 +325,7 @@ impl Run {
     }
 
     /// One line that tells what was done and found.
-    pub(super) fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let Tally { kills, kills_in_recovery, acknowledged, repeats, refused, torn, .. } =
             &self.tally;
         let Tally { unknown_done, unknown_not_done, resumed, .. } = &self.tally;
@@ -307,10 +346,20 @@ impl Run {
     }
 }
 
-/// Resumes behind `events`, and follows until the server is gone.
-async fn follow(channel: Channel, mut events: Vec<Event>) -> Vec<Event> {
+/// Resumes behind `events`, and follows until the server is gone, or that is stopped.
+async fn follow(channel: Channel, mut events: Vec<Event>, stopped: Arc<AtomicBool>) -> Vec<Event> {
     let after = i64::try_from(events.len()).expect("a log fits in memory");
-    let ended = audit::tail(&mut Reader::new(channel), after, i64::MAX, &mut events).await;
-    assert!(ended.is_err(), "a tail has no end of its own");
+    let until_stopped = async {
+        while !stopped.load(Ordering::Relaxed) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    let mut reader = Reader::new(channel);
+    tokio::select! {
+        ended = audit::tail(&mut reader, after, i64::MAX, &mut events) => {
+            assert!(ended.is_err(), "a tail has no end of its own");
+        }
+        () = until_stopped => {}
+    }
     events
 }

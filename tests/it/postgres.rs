@@ -1,0 +1,15 @@
+//! The engine on PostgreSQL: what a server says of a database that is not fit, what people find in
+//! the tables, and servers that take a ledger over from each other.
+//!
+//! `DAYBOOK_TEST_FAULTS` sets how many faults the cluster meets, `DAYBOOK_TEST_SEED` by which
+//! chance. The tests of the API run over this engine as well: see `tests/postgres/suite`.
+
+use crate::engine;
+
+mod cluster;
+
+/// The URL of a new ledger; `None` where there is no database.
+fn new_ledger() -> Option<String> {
+    engine::server()?;
+    Some(engine::ledger(&uuid::Uuid::now_v7().to_string()))
+}
