@@ -16,8 +16,10 @@ const TABLES: &str = include_str!("schema.sql");
 /// The first version of PostgreSQL that is tried.
 const SERVER_VERSION_MIN: i32 = 150_000;
 
-/// What a node has to be allowed to do with which table.
-const RIGHTS: [(&str, &[&str]); 6] = [
+/// A table, and what a node has to be allowed to do with it.
+type Rights = (&'static str, &'static [&'static str]);
+
+const RIGHTS: [Rights; 6] = [
     ("daybook_schema", &["select"]),
     ("partition_head", &["select", "update"]),
     ("nodes", &["select", "insert", "update", "delete"]),
@@ -110,6 +112,8 @@ pub fn set_up(database: &Database, how: &SetUp<'_>) -> Result<LogId, StartError>
             Err(error) => return Err(error.into()),
         }
     }
+    let [schema, tables @ ..] = RIGHTS;
+    check_rights(&mut session, &[schema])?;
     let found = session.query("select version, partitions, log_id from daybook_schema", &[])?;
     let Some(row) = found.first() else {
         return Err(StartError::Refused("daybook_schema is empty".into()));
@@ -126,7 +130,7 @@ pub fn set_up(database: &Database, how: &SetUp<'_>) -> Result<LogId, StartError>
     if let Some(role) = how.grant {
         grant(&mut session, role)?;
     }
-    check_rights(&mut session)?;
+    check_rights(&mut session, &tables)?;
     Ok(*log_id.as_bytes())
 }
 
@@ -180,11 +184,10 @@ fn grant(session: &mut Session, role: &str) -> Result<(), CallError> {
     session.batch(SET_UP_WITHIN, &grants.join(";"))
 }
 
-fn check_rights(session: &mut Session) -> Result<(), StartError> {
-    for (table, rights) in RIGHTS {
-        for right in rights {
-            let asked: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&table, right];
-            let rows = session.query("select has_table_privilege($1, $2)", &asked)?;
+fn check_rights(session: &mut Session, rights: &[Rights]) -> Result<(), StartError> {
+    for (table, rights) in rights {
+        for right in *rights {
+            let rows = session.query("select has_table_privilege($1, $2)", &[table, right])?;
             let has = rows.first().map_or(Ok(false), |row| row.try_get(0));
             if !has.map_err(CallError::from)? {
                 return Err(StartError::Right { right, table });

@@ -3,6 +3,7 @@
 //! or one of a server that is started for the tests where PostgreSQL is installed.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -25,61 +26,78 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// A server of databases.
-struct Database {
-    url: String,
-    /// Where its files are, if it is one that may be crashed.
-    directory: Option<PathBuf>,
-    /// Keeps the server as long as this process lives.
-    _keeper: Option<Child>,
+pub(crate) struct Database {
+    pub(crate) url: String,
+    /// Where the files of a server are that was started for the tests.
+    directory: PathBuf,
+    /// Keeps the server as long as this lives.
+    keeper: Option<Child>,
 }
 
 /// The URL of the database to test with. Without one, says so and gives `None`; in CI that is a
 /// failure.
 pub(crate) fn server() -> Option<&'static str> {
-    Some(&database()?.url)
-}
-
-/// Where the files of the database's server are, if it may be crashed.
-pub(crate) fn directory() -> Option<&'static Path> {
-    database()?.directory.as_deref()
-}
-
-fn database() -> Option<&'static Database> {
     static DATABASE: OnceLock<Option<Database>> = OnceLock::new();
     let found = DATABASE.get_or_init(|| {
-        let named = variable("DAYBOOK_TEST_POSTGRES_URL").map(|url| Database {
-            url,
-            directory: variable("DAYBOOK_TEST_POSTGRES_DIRECTORY").map(PathBuf::from),
-            _keeper: None,
-        });
-        named.or_else(started)
+        let named = variable("DAYBOOK_TEST_POSTGRES_URL");
+        let named = named.map(|url| Database { url, directory: PathBuf::new(), keeper: None });
+        named.or_else(|| Database::start(&[]))
     });
-    if found.is_none() {
-        assert_ne!(variable("CI").as_deref(), Some("true"), "PostgreSQL is not installed");
-        // Past the harness, which shows nothing of a test that passes.
-        let _nobody_may_read_it = writeln!(
-            std::io::stderr(),
-            "left out: no DAYBOOK_TEST_POSTGRES_URL, and PostgreSQL is not installed"
-        );
-    }
-    found.as_ref()
+    Some(&found.as_ref()?.url)
 }
 
-/// A server that is started for the tests, and ends with them.
-fn started() -> Option<Database> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres/with");
-    let told = "echo $DAYBOOK_TEST_POSTGRES_URL; echo $DAYBOOK_TEST_POSTGRES_DIRECTORY; exec cat";
-    let mut keeper = Command::new(script)
-        .args(["sh", "-c", told])
-        // Open until this process ends.
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
-    let mut lines = BufReader::new(keeper.stdout.take()?).lines().map_while(Result::ok);
-    let (url, directory) = (lines.next()?, PathBuf::from(lines.next()?));
-    Some(Database { url, directory: Some(directory), _keeper: Some(keeper) })
+impl Database {
+    /// A server of its own, which ends with this value or the tests. Without PostgreSQL, says so
+    /// and gives `None`; in CI that is a failure.
+    pub(crate) fn start(flags: &[&str]) -> Option<Self> {
+        let started = Self::try_start(flags);
+        if started.is_none() {
+            assert_ne!(variable("CI").as_deref(), Some("true"), "PostgreSQL is not installed");
+            // Past the harness, which shows nothing of a test that passes.
+            let _nobody_may_read_it = writeln!(
+                std::io::stderr(),
+                "left out: no DAYBOOK_TEST_POSTGRES_URL, or PostgreSQL is not installed"
+            );
+        }
+        started
+    }
+
+    fn try_start(flags: &[&str]) -> Option<Self> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres/with");
+        let told = "echo $DAYBOOK_TEST_POSTGRES_URL; echo $DAYBOOK_TEST_POSTGRES_DIRECTORY; cat";
+        let mut keeper = Command::new(script)
+            .args(flags)
+            .args(["sh", "-c", told])
+            // Open until this process ends, however it does.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let mut lines = BufReader::new(keeper.stdout.take()?).lines().map_while(Result::ok);
+        let (url, directory) = (lines.next()?, PathBuf::from(lines.next()?));
+        Some(Self { url, directory, keeper: Some(keeper) })
+    }
+
+    /// Crashes the server: what is in its memory is gone. It is started again, unless another one
+    /// stands by for it.
+    pub(crate) fn crash(&self) {
+        let text = fs::read_to_string(self.directory.join("postmaster.pid"));
+        // It may be about to start.
+        let Ok(text) = text else { return };
+        let pid = text.lines().next().unwrap();
+        let sent = Command::new("kill").args(["-QUIT", pid]).status();
+        assert!(sent.unwrap().success(), "the server can be crashed");
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Some(keeper) = &mut self.keeper {
+            drop(keeper.stdin.take());
+            let _it_takes_its_servers_along = keeper.wait();
+        }
+    }
 }
 
 /// Whether all ledgers are to be in the database.
@@ -119,7 +137,11 @@ pub(crate) fn choose(config: &mut Config) {
 
 /// The URL of the ledger of this name. Its schema is made if it is not there.
 pub(crate) fn ledger(name: &str) -> String {
-    let server = server().expect("DAYBOOK_TEST_POSTGRES_URL names a database");
+    ledger_of(server().expect("there is a database"), name)
+}
+
+/// The URL of a ledger on a server.
+pub(crate) fn ledger_of(server: &str, name: &str) -> String {
     let schema = format!("ledger_{}", &blake3::hash(name.as_bytes()).to_hex()[..24]);
     execute(server, &format!("create schema if not exists {schema}"));
     let sign = if server.contains('?') { '&' } else { '?' };

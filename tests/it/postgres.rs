@@ -7,6 +7,9 @@
 use crate::engine;
 
 mod cluster;
+mod rows;
+mod starts;
+mod takeover;
 
 /// The URL of a new ledger; `None` where there is no database.
 fn new_ledger() -> Option<String> {

@@ -170,7 +170,8 @@ impl Server {
     pub(crate) async fn wait_for_line(&mut self, text: &str) {
         let has_line = |told: &Told| told.lines.iter().any(|line| line.contains(text));
         let found = timeout(START_WITHIN, self.told.wait_for(|told| has_line(told))).await;
-        found.expect("the line comes in time").expect("its standard error is listened to");
+        let found = found.is_ok_and(|found| found.is_ok());
+        assert!(found, "no line has {text:?}: {:?}", self.lines());
     }
 
     /// Stops the process in the middle of whatever it does, until it is resumed or killed.

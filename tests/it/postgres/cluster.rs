@@ -2,13 +2,13 @@
 //! owns it is killed, stopped past its lease, or asked to go; connections are cut; the database
 //! crashes. Whatever server a client asks, what was acknowledged is there, once, in order.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{path::Path, time::Duration};
 
 use tokio::time::sleep;
 
 use crate::{
     crash::{random::Random, run::Run, setting},
-    engine,
+    engine::{self, Database},
     process::Server,
 };
 
@@ -42,6 +42,8 @@ enum Fault {
     DatabaseCrashed,
     /// Another one than the owner is killed.
     OtherKilled,
+    /// The database is gone, and the one that stood by takes its place.
+    DatabaseLost,
 }
 
 const KINDS: [Fault; 6] = [
@@ -55,15 +57,39 @@ const KINDS: [Fault; 6] = [
 
 /// The servers of a ledger.
 struct Cluster {
+    database: Database,
     url: String,
     servers: Vec<Server>,
 }
 
 impl Cluster {
-    async fn start(url: String) -> Self {
-        let mut cluster = Self { url, servers: Vec::new() };
+    async fn start(database: Database) -> Self {
+        let url = engine::ledger_of(&database.url, "cluster");
+        let mut cluster = Self { database, url, servers: Vec::new() };
         cluster.complete().await;
         cluster
+    }
+
+    /// Lets something happen while many clients command one of the servers.
+    async fn meet(&mut self, fault: Fault, run: &mut Run, random: &mut Random) {
+        self.settle().await;
+        let entry = random.place(SERVERS);
+        run.check(&self.servers[entry], false).await;
+        let load = run.begin_load(&self.servers[entry]).await;
+        load.may_fail();
+        fault.happen(self).await;
+        sleep(AFTERWARDS).await;
+        load.stop();
+        run.end_load(load).await;
+        self.servers.retain_mut(Server::is_running);
+        self.complete().await;
+    }
+
+    /// Compares everything with everything.
+    async fn check(&mut self, run: &mut Run) {
+        self.settle().await;
+        run.check(&self.servers[0], true).await;
+        assert_eq!(contradictions(&self.url), [""; 0]);
     }
 
     /// Starts as many servers as are missing.
@@ -114,12 +140,6 @@ async fn server(url: &str) -> Server {
     server
 }
 
-/// The one process that all others of the database's server belong to.
-fn postmaster() -> Option<String> {
-    let text = fs::read_to_string(engine::directory()?.join("postmaster.pid")).ok()?;
-    text.lines().next().map(str::to_owned)
-}
-
 impl Fault {
     /// Lets it happen.
     async fn happen(self, cluster: &mut Cluster) {
@@ -149,47 +169,61 @@ impl Fault {
                 }
             }
             Self::DatabaseCrashed => {
-                let Some(pid) = postmaster() else { return };
-                let sent = Command::new("kill").args(["-QUIT", &pid]).status();
-                assert!(sent.unwrap().success(), "the database can be crashed");
+                cluster.database.crash();
                 // Whoever owned the ledger still does, or lets another one have it.
+                sleep(LEASE * 2).await;
+            }
+            Self::DatabaseLost => {
+                cluster.database.crash();
+                let (first, second) = cluster.url.split_once(',').expect("two servers");
+                let scheme = first.split_once("127").unwrap().0;
+                // Until then it cannot be written.
+                let second = second.replace("target_session_attrs=read-write&", "");
+                engine::execute(&format!("{scheme}{second}"), "select pg_promote()");
                 sleep(LEASE * 2).await;
             }
         }
     }
 }
 
+fn seed() -> u64 {
+    setting("DAYBOOK_TEST_SEED").unwrap_or_else(Random::fresh_seed)
+}
+
 /// Intent: whoever fails, and however, what a client was told of any server holds.
 #[tokio::test]
 async fn a_cluster_loses_nothing_whoever_fails() {
-    let Some(url) = super::new_ledger() else { return };
+    let Some(database) = Database::start(&[]) else { return };
     let faults = setting("DAYBOOK_TEST_FAULTS").unwrap_or(FAULTS);
-    let seed = setting("DAYBOOK_TEST_SEED").unwrap_or_else(Random::fresh_seed);
+    let seed = seed();
     println!("seed {seed}");
     let (mut run, mut random) = (Run::new(seed), Random::new(seed));
-    let mut cluster = Cluster::start(url).await;
-    let kinds = if engine::directory().is_some() { &KINDS[..] } else { &KINDS[..4] };
-    for number in 0..faults {
-        let fault = kinds[usize::try_from(number).unwrap() % kinds.len()];
-        cluster.settle().await;
-        let entry = random.place(SERVERS);
-        println!("{fault:?}, asked is {entry}");
-        run.check(&cluster.servers[entry], false).await;
-        let load = run.begin_load(&cluster.servers[entry]).await;
-        load.may_fail();
-        fault.happen(&mut cluster).await;
-        sleep(AFTERWARDS).await;
-        load.stop();
-        run.end_load(load).await;
-        cluster.servers.retain_mut(Server::is_running);
-        cluster.complete().await;
+    let mut cluster = Cluster::start(database).await;
+    for fault in KINDS.into_iter().cycle().take(usize::try_from(faults).unwrap()) {
+        println!("{fault:?}");
+        cluster.meet(fault, &mut run, &mut random).await;
     }
-    cluster.settle().await;
-    run.check(&cluster.servers[0], true).await;
+    cluster.check(&mut run).await;
     println!("P1 P2 P3 P5 P6 P7 P8 P16: faults {faults}, {}", run.summary());
-    assert_eq!(contradictions(&cluster.url), [""; 0]);
     assert!(run.tally.unknown_done + run.tally.unknown_not_done > 0, "no fault hit anything");
     assert!(run.tally.acknowledged >= 100 * usize::try_from(faults).unwrap());
+}
+
+/// Intent: what is acknowledged is on the standby of the database as well.
+#[tokio::test]
+async fn a_database_that_is_lost_takes_nothing_along() {
+    let Some(database) = Database::start(&["--standby"]) else { return };
+    let seed = seed();
+    println!("seed {seed}");
+    let (mut run, mut random) = (Run::new(seed), Random::new(seed));
+    let mut cluster = Cluster::start(database).await;
+    for fault in [Fault::Disconnected, Fault::DatabaseLost, Fault::OwnerKilled] {
+        println!("{fault:?}");
+        cluster.meet(fault, &mut run, &mut random).await;
+    }
+    cluster.check(&mut run).await;
+    println!("P1 P2 P3 P5 P6 P7 P8 P16: a lost database, {}", run.summary());
+    assert!(run.tally.unknown_done + run.tally.unknown_not_done > 0, "no fault hit anything");
 }
 
 /// What the tables hold that cannot be: found by the database itself.
