@@ -174,6 +174,14 @@ impl Server {
         assert!(found, "no line has {text:?}: {:?}", self.lines());
     }
 
+    /// Waits until the process has written a line with this text, or has ended without one.
+    pub(crate) async fn tells(&mut self, text: &str) -> bool {
+        let has_line = |told: &Told| told.lines.iter().any(|line| line.contains(text));
+        let is_over = self.told.wait_for(|told| has_line(told) || told.has_ended);
+        let told = timeout(START_WITHIN, is_over).await.expect("either comes in time");
+        has_line(&told.expect("its standard error is listened to"))
+    }
+
     /// Stops the process in the middle of whatever it does, until it is resumed or killed.
     pub(crate) fn pause(&self) {
         self.signal("-STOP");

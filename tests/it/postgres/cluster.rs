@@ -63,11 +63,9 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn start(database: Database) -> Self {
+    fn new(database: Database) -> Self {
         let url = engine::ledger_of(&database.url, "cluster");
-        let mut cluster = Self { database, url, servers: Vec::new() };
-        cluster.complete().await;
-        cluster
+        Self { database, url, servers: Vec::new() }
     }
 
     /// Lets something happen while many clients command one of the servers.
@@ -81,8 +79,6 @@ impl Cluster {
         sleep(AFTERWARDS).await;
         load.stop();
         run.end_load(load).await;
-        self.servers.retain_mut(Server::is_running);
-        self.complete().await;
     }
 
     /// Compares everything with everything.
@@ -118,14 +114,20 @@ impl Cluster {
         panic!("nobody owns the ledger: {lines:?}")
     }
 
-    /// Waits until every server either owns the ledger or knows who does.
+    /// Waits until there are as many servers as there should be, and each of them either owns the
+    /// ledger or knows who does. Whoever was taken over from has ended, or is about to.
     async fn settle(&mut self) {
-        let owner = self.owner().await;
-        let address = self.servers[owner].address().to_string();
-        for (place, server) in self.servers.iter_mut().enumerate() {
-            if place != owner {
-                server.wait_for_line(&format!("http://{address}")).await;
+        'again: loop {
+            self.servers.retain_mut(Server::is_running);
+            self.complete().await;
+            let owner = self.owner().await;
+            let address = format!("http://{}", self.servers[owner].address());
+            for (place, server) in self.servers.iter_mut().enumerate() {
+                if place != owner && !server.tells(&address).await {
+                    continue 'again;
+                }
             }
+            return;
         }
     }
 }
@@ -198,7 +200,7 @@ async fn a_cluster_loses_nothing_whoever_fails() {
     let seed = seed();
     println!("seed {seed}");
     let (mut run, mut random) = (Run::new(seed), Random::new(seed));
-    let mut cluster = Cluster::start(database).await;
+    let mut cluster = Cluster::new(database);
     for fault in KINDS.into_iter().cycle().take(usize::try_from(faults).unwrap()) {
         println!("{fault:?}");
         cluster.meet(fault, &mut run, &mut random).await;
@@ -216,7 +218,7 @@ async fn a_database_that_is_lost_takes_nothing_along() {
     let seed = seed();
     println!("seed {seed}");
     let (mut run, mut random) = (Run::new(seed), Random::new(seed));
-    let mut cluster = Cluster::start(database).await;
+    let mut cluster = Cluster::new(database);
     for fault in [Fault::Disconnected, Fault::DatabaseLost, Fault::OwnerKilled] {
         println!("{fault:?}");
         cluster.meet(fault, &mut run, &mut random).await;
