@@ -7,6 +7,7 @@
 use crate::engine;
 
 mod cluster;
+mod fencing;
 mod rows;
 mod starts;
 mod takeover;
