@@ -326,6 +326,7 @@ fn database_exit_code(error: &DatabaseError) -> u8 {
         | DatabaseError::Tls(_)
         | DatabaseError::NoRoots => EXIT_USAGE,
         DatabaseError::UnreadableRoots { .. } => EXIT_IO,
+        DatabaseError::Stopped => EXIT_FAILURE,
         DatabaseError::Start(start) => match start {
             StartError::Unreachable(_) | StartError::Refused(_) => EXIT_IO,
             StartError::Unsafe { .. }

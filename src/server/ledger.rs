@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +21,7 @@ use super::{
     metrics::Sources,
     recovery::{self, Recovered},
     scrubber,
-    shared::{self, Membership, Owned},
+    shared::{self, Around, Membership, Owned},
 };
 use crate::{
     event_store::{self, EventStore, History, Parts, State, Stopper},
@@ -81,13 +80,10 @@ struct RunningCheckpointer {
 
 impl Ledger {
     /// Opens the log and folds it into state and books. Blocks.
-    /// `listens` is where calls are taken; `owner` is told whose the log is while it is another
-    /// process's.
     pub(super) fn recover(
         config: &Config,
         clock: Arc<dyn Clock>,
-        listens: SocketAddr,
-        owner: &watch::Sender<Option<String>>,
+        around: &Around,
     ) -> Result<Self, ServeError> {
         let new_log_id = *Uuid::now_v7().as_bytes();
         if config.ephemeral {
@@ -101,7 +97,7 @@ impl Ledger {
         }
         if let Some(database) = &config.database {
             let Owned { state, books, reader, writer, membership } =
-                shared::recover(config, database, listens, owner)?;
+                shared::recover(config, database, around)?;
             let (writer, membership) = (Some(writer), Some(membership));
             return Ok(Self { state, books, reader, writer, files: None, membership, clock });
         }

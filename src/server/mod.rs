@@ -5,7 +5,7 @@ use std::{io, pin::pin, sync::Arc};
 use tokio::{
     net::TcpListener,
     sync::watch,
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
 use tonic::service::Routes;
@@ -47,6 +47,7 @@ pub mod transport;
 use ledger::Ledger;
 use metrics::Metrics;
 use observed::Observed;
+use shared::Around;
 use tls::TlsError;
 use transport::Door;
 
@@ -151,7 +152,7 @@ async fn serve_calls<H: Health>(
     let others = Routes::new(health_service);
     let others = if config.reflection { add_reflection(others)? } else { others };
     let (owner, owners) = watch::channel(None);
-    let elsewhere = shared::elsewhere(config, owners.clone())?;
+    let elsewhere = shared::elsewhere(config, owners.clone(), stop.subscribe())?;
     let entrance = Entrance::new(gate.clone());
     let front = front(entrance, &commands, &queries, others, elsewhere, limits);
     let front = Metered::new(front, metrics.meter.clone());
@@ -162,14 +163,19 @@ async fn serve_calls<H: Health>(
     let _watch: JoinSet<()> = gate.into_iter().map(Gate::watch).collect();
 
     let settings = config.clone();
-    let recovery =
-        tokio::task::spawn_blocking(move || Ledger::recover(&settings, clock, listens, &owner));
-    let standing_by = tokio::spawn(health::follow_owner(health.clone(), owners));
+    let around = Around { listens, owner, stopping: stop.subscribe() };
+    let recovery = tokio::task::spawn_blocking(move || Ledger::recover(&settings, clock, &around));
+    let standing_by = tokio::spawn(health::follow_owner(health.clone(), owners.clone()));
     let mut shutdown = pin!(shutdown);
     let ledger = tokio::select! {
         ledger = recovery => ledger.map_err(|_| ServeError::Panicked("recovery"))??,
         () = &mut shutdown => {
+            standing_by.abort();
             // A start may end at any moment: nothing was taken in, and nothing has to be written.
+            // Who passes calls on lets them end.
+            if owners.borrow().is_some() {
+                drain(config, &health, metrics, &stop, &mut transport).await;
+            }
             notify::stopping();
             stop.send_replace(true);
             transport.abort();
@@ -192,18 +198,12 @@ async fn serve_calls<H: Health>(
         () = fenced(status.clone()) => false,
         _ = &mut transport => true,
     };
-    info!("draining");
-    metrics.draining.set(1);
-    notify::stopping();
     announcer.abort();
-    health::drain(&health).await;
-    if !transport_ended {
-        sleep(config.drain_delay).await;
-    }
-    stop.send_replace(true);
-    if !transport_ended && timeout(config.drain_grace, &mut transport).await.is_err() {
-        warn!("the grace is over: calls that were still open are cut");
-        transport.abort();
+    if transport_ended {
+        health::drain(&health).await;
+        stop.send_replace(true);
+    } else {
+        drain(config, &health, metrics, &stop, &mut transport).await;
     }
     tokio::task::spawn_blocking(|| running.stop())
         .await
@@ -212,6 +212,26 @@ async fn serve_calls<H: Health>(
     let last = *status.borrow();
     info!("stopped");
     ended(last, transport_ended)
+}
+
+/// Lets nobody begin any more, and everybody end.
+async fn drain(
+    config: &Config,
+    health: &HealthReporter,
+    metrics: &Metrics,
+    stop: &watch::Sender<bool>,
+    transport: &mut JoinHandle<()>,
+) {
+    info!("draining");
+    metrics.draining.set(1);
+    notify::stopping();
+    health::drain(health).await;
+    sleep(config.drain_delay).await;
+    stop.send_replace(true);
+    if timeout(config.drain_grace, &mut *transport).await.is_err() {
+        warn!("the grace is over: calls that were still open are cut");
+        transport.abort();
+    }
 }
 
 /// How it went.

@@ -74,6 +74,9 @@ pub enum DatabaseError {
     /// The log in it could not be followed or taken over.
     #[error("the log in the database: {0}")]
     Standby(#[from] StandbyError),
+    /// The server stops before the log was its own.
+    #[error("stopped while standing by")]
+    Stopped,
     /// What is in it is no log.
     #[error("the log in the database does not add up: {0}")]
     Unsound(String),
@@ -83,6 +86,16 @@ impl From<Damage> for DatabaseError {
     fn from(damage: Damage) -> Self {
         Self::Standby(damage.into())
     }
+}
+
+/// What recovering a ledger has to know of the server around it, and tells it.
+pub(super) struct Around {
+    /// Where calls are taken.
+    pub(super) listens: SocketAddr,
+    /// Is told whose the log is while it is another process's.
+    pub(super) owner: watch::Sender<Option<String>>,
+    /// Says when nobody needs the ledger any more.
+    pub(super) stopping: watch::Receiver<bool>,
 }
 
 /// A log that is this process's, and what it adds up to.
@@ -159,6 +172,7 @@ fn advertised(config: &Config, at: &DatabaseConfig, listens: SocketAddr) -> Stri
 pub(super) fn elsewhere(
     config: &Config,
     owner: watch::Receiver<Option<String>>,
+    stopping: watch::Receiver<bool>,
 ) -> Result<Option<Elsewhere>, DatabaseError> {
     let Some(at) = &config.database else { return Ok(None) };
     let roots = match &at.cluster_ca {
@@ -180,7 +194,7 @@ pub(super) fn elsewhere(
         }
         Some(endpoint.tls_config(tls).ok()?.connect_lazy())
     };
-    Ok(Some(Elsewhere::new(owner, Arc::new(connect))))
+    Ok(Some(Elsewhere::new(owner, Arc::new(connect), stopping)))
 }
 
 /// Joins, follows the log, and takes it over as soon as it has no other owner. Blocks until then.
@@ -190,14 +204,13 @@ pub(super) fn elsewhere(
 pub(super) fn recover(
     config: &Config,
     at: &DatabaseConfig,
-    listens: SocketAddr,
-    owner: &watch::Sender<Option<String>>,
+    around: &Around,
 ) -> Result<Owned, ServeError> {
     let database = database(at)?;
     let how = SetUp { new_log_id: *Uuid::now_v7().as_bytes(), grant: None };
     let log_id = set_up(&database, &how).map_err(DatabaseError::from)?;
     let lease = Lease::new(monotonic());
-    let members = Box::new(Nodes::new(database.clone(), advertised(config, at, listens)));
+    let members = Box::new(Nodes::new(database.clone(), advertised(config, at, around.listens)));
     let new_id = Box::new(|| *Uuid::now_v7().as_bytes());
     let mut keeper = Keeper::new(members, Arc::clone(&lease), at.lease, new_id);
     keeper.step().map_err(|error| DatabaseError::Standby(error.into()))?;
@@ -205,7 +218,7 @@ pub(super) fn recover(
     let mut store: Box<dyn Store> = Box::new(Epochs::new(database.clone(), log_id));
     let mut standby = Standby::new(Arc::new(Blocks::new(database, log_id)), lease);
     let mut fold = Fold::new(config.request_id_window);
-    let ours = stand_by(&mut standby, &mut fold, &mut *store, owner)?;
+    let ours = stand_by(&mut standby, &mut fold, &mut *store, around)?;
     info!(epoch = ours.epoch(), position = ours.position(), "the log is ours");
     while standby.position() < ours.position() {
         if follow(&mut standby, &mut fold)? == 0 {
@@ -222,9 +235,9 @@ fn stand_by(
     standby: &mut Standby,
     fold: &mut Fold,
     store: &mut dyn Store,
-    owner: &watch::Sender<Option<String>>,
+    Around { owner, stopping, .. }: &Around,
 ) -> Result<Owner, DatabaseError> {
-    loop {
+    while !*stopping.borrow() {
         match follow(standby, fold) {
             Ok(0) => {}
             Ok(_) => continue,
@@ -253,6 +266,7 @@ fn stand_by(
         }
         thread::sleep(STAND_BY);
     }
+    Err(DatabaseError::Stopped)
 }
 
 /// Folds the blocks that come next. Gives how many there were.

@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    future::{pending, poll_fn},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -41,6 +42,7 @@ pub struct Elsewhere {
     owner: watch::Receiver<Option<String>>,
     connect: Connect,
     connections: Arc<Mutex<Option<Connections>>>,
+    stopping: watch::Receiver<bool>,
 }
 
 struct Connections {
@@ -50,10 +52,14 @@ struct Connections {
 }
 
 impl Elsewhere {
-    /// Follows where the owner is.
+    /// Follows where the owner is, until `stopping` says so: then answers that go on end.
     #[must_use]
-    pub fn new(owner: watch::Receiver<Option<String>>, connect: Connect) -> Self {
-        Self { owner, connect, connections: Arc::default() }
+    pub fn new(
+        owner: watch::Receiver<Option<String>>,
+        connect: Connect,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        Self { owner, connect, connections: Arc::default(), stopping }
     }
 
     /// Sends a call to the owner; gives it back where there is none, or none is known.
@@ -75,17 +81,19 @@ impl Elsewhere {
         let Some(mut channel) = self.channel(&address) else {
             return Err(Box::new((request, status::owner_unreachable(&address))));
         };
-        let request = outgoing(request);
+        let (request, stopping) = (outgoing(request), self.stopping.clone());
         Ok(Box::pin(async move {
-            let ready = std::future::poll_fn(|context| channel.poll_ready(context)).await;
+            let ready = poll_fn(|context| channel.poll_ready(context)).await;
             let answer = match ready {
                 Ok(()) => channel.call(request).await,
                 Err(error) => Err(error),
             };
-            Ok(match (answer, visit) {
-                (Ok(answer), Some(visit)) => guarded::attended(answer, visit),
-                (Ok(answer), None) => answer,
-                (Err(error), _) => {
+            Ok(match answer {
+                Ok(answer) => {
+                    let broken = Some(status::owner_unreachable(&address));
+                    guarded::ending(answer, ended(visit, stopping), broken)
+                }
+                Err(error) => {
                     warn!(%error, owner = address, "a call has no answer of the ledger's owner");
                     status::owner_unreachable(&address).into_http()
                 }
@@ -105,6 +113,20 @@ impl Elsewhere {
         let Connections { channels, next, .. } = kept.as_ref()?;
         let turn = next.fetch_add(1, Ordering::Relaxed).checked_rem(channels.len())?;
         channels.get(turn).cloned()
+    }
+}
+
+/// Waits until the caller is not let in any more, or the server stops.
+async fn ended(visit: Option<Visit>, mut stopping: watch::Receiver<bool>) -> Status {
+    let visited = async {
+        match visit {
+            Some(visit) => visit.ended().await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        status = visited => status,
+        _ = stopping.wait_for(|stopping| *stopping) => status::stopping(),
     }
 }
 

@@ -78,16 +78,27 @@ pub(super) fn guarded<T: 'static>(
 /// The same answer of a service that is not ours. It ends as well when its caller is not let in any
 /// more.
 pub(super) fn attended(answer: http::Response<Body>, visit: Visit) -> http::Response<Body> {
-    let visit: Ended = Box::pin(visit.ended());
-    answer.map(|body| Body::new(Attended { open: Some((body, visit)) }))
+    ending(answer, visit.ended(), None)
 }
 
-struct Attended {
+/// The same answer. It ends as well once there is something to end it with, and when it breaks off,
+/// if there is something to say then.
+pub(super) fn ending(
+    answer: http::Response<Body>,
+    ended: impl Future<Output = Status> + Send + 'static,
+    broken: Option<Status>,
+) -> http::Response<Body> {
+    let ended: Ended = Box::pin(ended);
+    answer.map(|body| Body::new(Ending { open: Some((body, ended)), broken }))
+}
+
+struct Ending {
     /// None once it was cut.
     open: Option<(Body, Ended)>,
+    broken: Option<Status>,
 }
 
-impl HttpBody for Attended {
+impl HttpBody for Ending {
     type Data = Bytes;
     type Error = Status;
 
@@ -95,9 +106,17 @@ impl HttpBody for Attended {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Some((body, visit)) = &mut self.open else { return Poll::Ready(None) };
-        let Poll::Ready(status) = visit.as_mut().poll(context) else {
-            return Pin::new(body).poll_frame(context);
+        let Some((body, ended)) = &mut self.open else { return Poll::Ready(None) };
+        let status = if let Poll::Ready(status) = ended.as_mut().poll(context) {
+            status
+        } else {
+            match Pin::new(body).poll_frame(context) {
+                Poll::Ready(Some(Err(error))) => match self.broken.take() {
+                    Some(status) => status,
+                    None => return Poll::Ready(Some(Err(error))),
+                },
+                polled @ (Poll::Pending | Poll::Ready(None | Some(Ok(_)))) => return polled,
+            }
         };
         self.open = None;
         Poll::Ready(Some(trailers(&status)))

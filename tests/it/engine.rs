@@ -1,6 +1,8 @@
 //! What keeps the ledgers of the servers under test: files, or with `DAYBOOK_TEST_ENGINE=postgres`
 //! a database, with a schema for each ledger. It is the one that `DAYBOOK_TEST_POSTGRES_URL` names,
-//! or one of a server that is started for the tests where PostgreSQL is installed.
+//! or one of a server that is started for the tests where PostgreSQL is installed. With
+//! `DAYBOOK_TEST_ENGINE=postgres-passing` those who are asked do not own the ledger, and pass on
+//! what they are asked.
 
 use std::{
     fs,
@@ -18,7 +20,7 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use uuid::Uuid;
 
 /// For how long a server in a process of its own owns its ledger after it was killed.
-pub(crate) const LEASE: Duration = Duration::from_millis(500);
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
 #[allow(clippy::disallowed_methods, reason = "whoever runs a test says over which engine")]
 fn variable(name: &str) -> Option<String> {
@@ -104,9 +106,16 @@ impl Drop for Database {
 fn is_database() -> bool {
     match variable("DAYBOOK_TEST_ENGINE").as_deref() {
         None | Some("file") => false,
-        Some("postgres") => true,
-        Some(other) => panic!("DAYBOOK_TEST_ENGINE = {other}: file or postgres"),
+        Some("postgres" | "postgres-passing") => true,
+        Some(other) => {
+            panic!("DAYBOOK_TEST_ENGINE = {other}: file, postgres or postgres-passing")
+        }
     }
+}
+
+/// Whether a server in the test is to be one that owns no ledger, and passes on what it is asked.
+pub(crate) fn is_passing() -> bool {
+    variable("DAYBOOK_TEST_ENGINE").as_deref() == Some("postgres-passing")
 }
 
 /// The name of the engine that keeps what is not to be gone with its process.

@@ -8,6 +8,7 @@ use crate::engine;
 
 mod cluster;
 mod fencing;
+mod passing;
 mod rows;
 mod starts;
 mod takeover;

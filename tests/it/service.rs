@@ -1,13 +1,7 @@
 //! The harness: a whole server inside the test, behind a real socket, and clients for it.
 
 use std::{
-    collections::HashMap,
-    fs,
-    net::{Ipv4Addr, SocketAddr},
-    ops::Deref,
-    path::Path,
-    sync::Arc,
-    time::Duration,
+    collections::HashMap, fs, net::SocketAddr, ops::Deref, path::Path, sync::Arc, time::Duration,
 };
 
 use daybook::{
@@ -16,11 +10,9 @@ use daybook::{
         self, BatchCommand, Event, batch_command::Command as Kind,
         command_service_client::CommandServiceClient, query_service_client::QueryServiceClient,
     },
-    server::{self, Listeners, ServeError},
 };
 use prost::Message as _;
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tonic::{
     Code, Request, Response, Status,
     transport::{Channel, Endpoint},
@@ -33,6 +25,10 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use crate::engine;
+
+mod running;
+
+use running::{Running, run};
 
 /// What the health service says of a server that takes commands.
 const READY: &str = "readiness";
@@ -50,13 +46,6 @@ pub(crate) struct Service {
     directory: Option<TempDir>,
     running: Option<Running>,
     client: Client,
-}
-
-struct Running {
-    /// Where probes and scrapers are answered.
-    operations: Option<SocketAddr>,
-    stop: oneshot::Sender<()>,
-    served: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Service {
@@ -108,9 +97,9 @@ impl Service {
 
     /// Shuts the server down and waits until it has ended, which it must do well.
     pub(crate) async fn stop(&mut self) {
-        let Some(Running { operations: _, stop, served }) = self.running.take() else { return };
-        stop.send(()).unwrap();
-        served.await.unwrap().unwrap();
+        if let Some(running) = self.running.take() {
+            running.stop().await;
+        }
     }
 
     /// Shuts the server down and starts another one over the same directory.
@@ -144,25 +133,6 @@ impl Service {
         self.running = Some(running);
         self.client = client;
     }
-}
-
-/// Starts a server and waits until what has this name in the health service is serving.
-async fn run(config: Config, health: &str) -> (Running, Client) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut listeners = Listeners::from(listener);
-    if let Some(operations) = config.operations_listen {
-        listeners.operations = Some(TcpListener::bind(operations).await.unwrap());
-    }
-    let operations = listeners.operations.as_ref().map(|it| it.local_addr().unwrap());
-    let (stop, stopped) = oneshot::channel();
-    let served = tokio::spawn(async move {
-        let shutdown = async { stopped.await.unwrap_or_default() };
-        server::serve(&config, listeners, shutdown).await
-    });
-    let client = Client::connect(address).await;
-    client.wait_until_serving(health).await;
-    (Running { operations, stop, served }, client)
 }
 
 impl Deref for Service {

@@ -87,7 +87,7 @@ pub(crate) struct Load {
 
 impl Load {
     /// From now on calls may be without answer; whose call is ends.
-    pub(crate) fn may_fail(&self) {
+    fn may_fail(&self) {
         self.may_fail.store(true, Ordering::Relaxed);
     }
 
@@ -150,7 +150,7 @@ impl Run {
         }
         let mut server = Server::start(self.data_dir()).await;
         self.check(&server, false).await;
-        let load = self.begin_load(&server).await;
+        let load = self.begin_load(&server, false).await;
         load.may_fail();
         match end {
             End::Killed => server.kill(),
@@ -165,15 +165,15 @@ impl Run {
     }
 
     /// Puts a server under load for a random time; then it goes on.
-    pub(crate) async fn begin_load(&mut self, server: &Server) -> Load {
-        let (may_fail, stopped) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    pub(crate) async fn begin_load(&mut self, server: &Server, may_fail: bool) -> Load {
+        let (may_fail, stopped) = (Arc::new(AtomicBool::new(may_fail)), Arc::default());
         let connections = join_all((0..CONNECTIONS).map(|_| server.connect())).await;
         let client = |number: usize| Client::new(connections[number % CONNECTIONS].clone());
         let clients = (0..CLIENTS).map(|number| {
             let random = Random::new(self.random.next());
             let (pool, may_fail) = (Arc::clone(&self.pool), Arc::clone(&may_fail));
             let clients = [client(number), client(number + 1)];
-            let stopped = Arc::clone(&stopped);
+            let stopped: Arc<AtomicBool> = Arc::clone(&stopped);
             tokio::spawn(load::command_until_killed(clients, pool, random, may_fail, stopped))
         });
         let clients = clients.collect();

@@ -9,7 +9,7 @@ use std::{
 
 use daybook::{
     domain::{AccountId, Balance, CurrencyCode, Event, Fact, Owner},
-    event_store::{Codec, Entry, EntryAccount, EventIds},
+    event_store::{AccountLink, Codec, Entry, EntryAccount, EventIds},
     log::{
         Block, ChainHash, Group, Head, LogId, memory,
         shared::{Appended, Members as _, NodeId, Source as _, Store as _, StoreError},
@@ -91,7 +91,7 @@ fn next(log_id: LogId, head: &Head) -> (Vec<(Block, ChainHash)>, Head) {
     let position = head.position + 1;
     let id = AccountId::new(Uuid::from_u64_pair(position, 7));
     let number = u32::try_from(position - 1).unwrap();
-    let (version, balance, link) = (0, Balance::new(0).unwrap(), Default::default());
+    let (version, balance, link) = (0, Balance::new(0).unwrap(), AccountLink::default());
     let fact = Fact::AccountOpened {
         owner: Owner::new("Ada").unwrap(),
         currency: CurrencyCode::USD,
