@@ -1,4 +1,4 @@
-"""Runs the services of a compose file without a container engine, as root on this machine.
+"""Runs the services of compose.yaml without a container engine, as root on this machine.
 
 A service gets a network namespace of its own, with the address that its name stands for, and a
 mount namespace: the root that can be read only if it is to be, and what is mounted as the file
@@ -6,22 +6,29 @@ says. Its programs are those of this machine, and its process has the user and n
 capabilities. What it may use of memory and processors is not limited, and networks are one.
 """
 
-import json
-import os
 import pathlib
 import pwd
 import shlex
+import signal
 import subprocess
-import sys
-import time
 
 BRIDGE = "compose"
 NETWORK = "10.213.0."
-LOOK_AGAIN_SECONDS = 0.1
+STOP_SECONDS = 60
+# The image's own: /data is the working directory of the program.
+DAYBOOK_USER = 65532
 
 
-def sh(script, **options):
-    return subprocess.run(["sh", "-ec", script], check=True, **options)
+def sh(script):
+    subprocess.run(["sh", "-ec", script], check=True)
+
+
+def said(command):
+    """The exit code of a command, and what it said."""
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    return done.returncode, done.stdout
 
 
 class Containers:
@@ -53,7 +60,7 @@ class Containers:
         if "postgres" in self.compose["services"][name]["image"]:
             found = pwd.getpwnam("postgres")
             return found.pw_uid, found.pw_gid
-        return 65532, 65532
+        return DAYBOOK_USER, DAYBOOK_USER
 
     def script(self, name, command):
         """What makes the mounts of a service and becomes its process."""
@@ -62,9 +69,8 @@ class Containers:
         lines = ["mount --make-rprivate /", "mount -t tmpfs none /run", "mkdir /run/secrets"]
         # The programs, where the image has them.
         lines += ["mount -t tmpfs none /usr/local/bin",
-                  f"install -m 0755 /dev/null /usr/local/bin/daybook",
+                  "install -m 0755 /dev/null /usr/local/bin/daybook",
                   f"mount --bind {self.binary} /usr/local/bin/daybook",
-                  "mount -t tmpfs none /mnt",
                   f"mount --bind {self.place}/hosts /etc/hosts"]
         for secret in service.get("secrets", []):
             source = self.compose["secrets"][secret["source"]]["file"]
@@ -82,8 +88,7 @@ class Containers:
                       f"chown {uid}:{gid} {source}", f"mount --bind {source} {target}"]
         for tmpfs in service.get("tmpfs", []):
             target, _, given = tmpfs.partition(":")
-            options = {key: value for key, value in (it.split("=") for it in given.split(","))}
-            options |= {"uid": uid, "gid": gid}
+            options = dict(it.split("=") for it in given.split(",")) | {"uid": uid, "gid": gid}
             text = ",".join(f"{key}={value}" for key, value in options.items())
             lines += [f"mkdir -p {target}", f"mount -t tmpfs -o {text} none {target}"]
         if service.get("read_only"):
@@ -108,21 +113,20 @@ class Containers:
         return [*entrypoint, *(given or service.get("command") or [])]
 
     def inside(self, name, *command):
-        """A service's namespaces, and a command in them of its own."""
+        """What runs a command in namespaces such as a service has."""
         return ["ip", "netns", "exec", name, "unshare", "--mount", "sh", "-ec",
                 self.script(name, command)]
 
     def run(self, name, *arguments):
         """`docker compose run --rm --no-deps`"""
         command = self.inside(name, *self.command(name, *arguments))
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        return done.returncode, done.stdout
+        return said(command)
 
     def up(self, name):
         """Begins a service."""
-        log = open(self.place / f"{name}.log", "ab")
         command = self.inside(name, *self.command(name))
-        self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
+        with open(self.place / f"{name}.log", "ab") as log:
+            self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
 
     def exec(self, name, *command):
         """`docker compose exec`"""
@@ -133,25 +137,20 @@ class Containers:
         path = f"PATH={self.programs}:/usr/bin:/bin"
         enter = ["nsenter", "--target", str(pid), "--mount", "--net", "env", "-i", path, *given,
                  "setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", *command]
-        done = subprocess.run(enter, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        return done.returncode, done.stdout
+        return said(enter)
 
     def is_healthy(self, name):
-        [kind, *test] = self.compose["services"][name]["healthcheck"]["test"]
-        assert kind == "CMD"
+        [_, *test] = self.compose["services"][name]["healthcheck"]["test"]
         return self.exec(name, *test)[0] == 0
-
-    def wait_healthy(self, name, seconds=60):
-        end = time.monotonic() + seconds
-        while not self.is_healthy(name):
-            if time.monotonic() > end or self.processes[name].poll() is not None:
-                raise TimeoutError(f"{name} is not healthy:\n{self.log(name)}")
-            time.sleep(LOOK_AGAIN_SECONDS)
 
     def log(self, name):
         return (self.place / f"{name}.log").read_text()
 
-    def stop(self, name, signal):
+    def stop(self, name, by):
+        """Its exit code after a signal."""
         process = self.processes.pop(name)
-        process.send_signal(signal)
-        return process.wait(60)
+        process.send_signal(by)
+        return process.wait(STOP_SECONDS)
+
+    def kill(self, name):
+        self.stop(name, signal.SIGKILL)

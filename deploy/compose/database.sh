@@ -18,9 +18,8 @@ readonly OWN=/run/postgresql
 readonly MAKING="$PGDATA.making"
 readonly LOOK_AGAIN_SECONDS=1
 
-# shellcheck disable=SC2153 # NAME is the container's, as PEER is.
 # How the other server is reached, as one that can be written.
-readonly CONNECTION="host=$PEER user=replicator passfile=$OWN/passwords application_name=$NAME \
+readonly CONNECTION="host=$PEER user=replicator passfile=$OWN/passwords \
 sslmode=verify-full sslrootcert=$SECRETS/ca.pem"
 
 # Those of one server. The others are in postgresql.conf.
@@ -28,7 +27,8 @@ readonly SETTINGS=(
     -c config_file=/etc/postgresql/postgresql.conf
     -c "cluster_name=$NAME"
     -c "ssl_cert_file=$SECRETS/$NAME.pem"
-    -c "primary_conninfo=$CONNECTION"
+    # By this name it is waited for.
+    -c "primary_conninfo=$CONNECTION application_name=$NAME"
 )
 
 # PostgreSQL takes neither a key nor a file with passwords that others may read.
@@ -40,9 +40,9 @@ take_secrets() {
 
 # What is said to the new database: one statement a line.
 roles() {
-    local name
-    for name in replicator daybook_owner daybook; do
-        echo "create role $name login password '$(cat "$SECRETS/$name.password")'"
+    local role
+    for role in replicator daybook_owner daybook; do
+        echo "create role $role login password '$(cat "$SECRETS/$role.password")'"
     done
     echo "alter role replicator replication"
     echo "create database daybook owner daybook_owner"
@@ -67,7 +67,9 @@ new() {
 follow() {
     trap 'exit 1' INT TERM
     rm -rf "$MAKING"
-    until pg_basebackup --dbname "$CONNECTION target_session_attrs=read-write" \
+    # By another name: a copy that is not complete must not be what a commit waits for.
+    until pg_basebackup \
+        --dbname "$CONNECTION application_name=copy target_session_attrs=read-write" \
         --pgdata "$MAKING" --checkpoint fast; do
         sleep "$LOOK_AGAIN_SECONDS"
     done
