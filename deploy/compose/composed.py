@@ -124,5 +124,5 @@ def try_out(root, binary, run, expect):
         alone = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
         # The one that is looked at, also in a copy with a mistake.
         trial = root / HERE / "trial.py"
-        said = run("unshare", *alone, sys.executable, str(trial), str(config), binary)
+        said = run("unshare", *alone, sys.executable, "-B", str(trial), str(config), binary)
     return said.strip().splitlines()[-1]

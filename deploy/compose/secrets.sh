@@ -14,7 +14,7 @@ readonly KEY=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc)
 
 umask 077
 if [[ -e secrets ]]; then
-    echo "secrets are there already: whoever wants new ones changes those of the database as well" >&2
+    echo "there are secrets already, and the databases know them" >&2
     exit 1
 fi
 making=$(mktemp --directory secrets.XXXXXX)
@@ -38,16 +38,15 @@ password() {
 
 # Writes the settings of daybook for one role of the database.
 settings() {
-    local query="target_session_attrs=read-write&sslmode=verify-full&sslrootcert=/run/secrets/ca.pem"
-    local hosts
+    local hosts query="target_session_attrs=read-write&sslmode=verify-full"
+    query+="&sslrootcert=/run/secrets/ca.pem"
     hosts=$(IFS=,; echo "${DATABASES[*]}")
     echo "database_url = \"postgres://$1:$2@$hosts/daybook?$query\"" >"$making/$1.toml"
 }
 
-replicator=$(password replicator)
+password replicator >/dev/null
 owner=$(password daybook_owner)
 node=$(password daybook)
-[[ ${#replicator} == "${#owner}" && ${#owner} == "${#node}" ]]
 settings daybook_owner "$owner"
 settings daybook "$node"
 

@@ -38,9 +38,10 @@ class Trial:
         code, said = self.services.run(name, *arguments)
         expect(code == 0, f"{name} {' '.join(arguments)}: exit {code}: {said}")
 
-    def ask(self, database, query):
+    def ask(self, database, *queries):
         program = ["psql", "-XAtq", "--username", "postgres", "--dbname", "daybook"]
-        code, said = self.services.exec(database, *program, "--command", query)
+        given = [part for query in queries for part in ("--command", query)]
+        code, said = self.services.exec(database, *program, *given)
         expect(code == 0, f"{database}: {said}")
         return said.strip()
 
@@ -115,14 +116,25 @@ def main():
     expect(code != 0, "a second database was made")
     trial.ask("database-b", "select pg_promote()")
     expect(trial.events("database-b") >= acknowledged, "something that was acknowledged is lost")
+    # Nobody follows it, so nothing is acknowledged; until it is told not to wait for that.
+    trial.until("nobody owns the ledger", lambda: not trial.ask("database-b", OWNER))
+    alone = "alter system set synchronous_standby_names = ''"
+    trial.ask("database-b", alone, "select pg_reload_conf()")
+    trial.command("node-2")
     trial.done("database-a", "follow")
     services.up("database-a")
+    trial.healthy("database-a")
+    wait = "alter system reset synchronous_standby_names"
+    trial.ask("database-b", wait, "select pg_reload_conf()")
     trial.follows("database-a", "database-b")
+    setting = "show synchronous_standby_names"
+    expect(trial.ask("database-a", setting) == trial.ask("database-b", setting),
+           "the copy would not wait for anybody")
     expect('SLOT "pg_basebackup' not in services.log("database-b"),
            "a commit waited for a copy that was not complete")
     trial.until("the ledger has an owner", lambda: trial.ask("database-b", OWNER))
     trial.healthy("database-a", *SERVERS)
-    trial.command("node-2")
+    trial.command("node-3")
     again = trial.events("database-a")
     expect(again > acknowledged, "nothing is written to the new standby")
 
