@@ -97,6 +97,8 @@ def main():
         services.up(name)
     trial.healthy("database-a", "database-b")
     trial.follows("database-b", "database-a")
+    expect('SLOT "pg_basebackup' not in services.log("database-a"),
+           "a commit could wait for a copy that was not complete")
     expect(trial.ask("database-a", "show data_checksums") == "on", "there are no checksums")
     trial.done("init")
     for name in SERVERS:
@@ -130,8 +132,6 @@ def main():
     setting = "show synchronous_standby_names"
     expect(trial.ask("database-a", setting) == trial.ask("database-b", setting),
            "the copy would not wait for anybody")
-    expect('SLOT "pg_basebackup' not in services.log("database-b"),
-           "a commit waited for a copy that was not complete")
     trial.until("the ledger has an owner", lambda: trial.ask("database-b", OWNER))
     trial.healthy("database-a", *SERVERS)
     trial.command("node-3")
