@@ -10,7 +10,7 @@ use super::{ChainHash, FORMAT_VERSION, Group, Head, RECORD_BYTES_MAX, chain};
 pub(crate) const BLOCK_BYTES_MAX: usize = 8 * 1024;
 
 /// Whole records of consecutive positions, verified. Never more than one frame of an engine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Block {
     format: u32,
     first_position: u64,

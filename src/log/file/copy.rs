@@ -132,22 +132,38 @@ pub(super) fn restore(
     if let Some(until) = until {
         cut(source, &mut source_catalog, until)?;
     }
-    let names = target.list().map_err(|error| io_error("listing the directory", error))?;
-    if let Some(name) = names.into_iter().find(|name| name != LOCK_FILE && name != LOST_AND_FOUND) {
-        return Err(CopyError::NotEmpty(name));
-    }
+    refuse_files(target)?;
     let _target_lock = lock_directory(target)?;
-    let marked = target.create(RESTORE_FILE).and_then(|_| target.sync_dir());
-    marked.map_err(|error| io_error(RESTORE_FILE, error))?;
+    mark(target)?;
     let until = until.unwrap_or(u64::MAX);
     let copied = Copier::new(source, target, &source_catalog, until, progress).run(None)?;
     let scanned = scan(target, &Catalog::read(target)?, None, visit, &mut |_, _| ())?;
     if let Tail::Damaged(damage) = scanned.tail {
         return Err(damage.into());
     }
-    let unmarked = target.remove(RESTORE_FILE).and_then(|()| target.sync_dir());
-    unmarked.map_err(|error| io_error(RESTORE_FILE, error))?;
+    unmark(target)?;
     Ok(copied)
+}
+
+/// Refuses a directory for a log that has anything in it.
+pub(super) fn refuse_files(target: &dyn Disk) -> Result<(), CopyError> {
+    let names = target.list().map_err(|error| io_error("listing the directory", error))?;
+    match names.into_iter().find(|name| name != LOCK_FILE && name != LOST_AND_FOUND) {
+        Some(name) => Err(CopyError::NotEmpty(name)),
+        None => Ok(()),
+    }
+}
+
+/// Says that what will be in a directory is no log yet.
+pub(super) fn mark(target: &dyn Disk) -> Result<(), OpenError> {
+    let marked = target.create(RESTORE_FILE).and_then(|_| target.sync_dir());
+    marked.map_err(|error| io_error(RESTORE_FILE, error))
+}
+
+/// Says that it is one now.
+pub(super) fn unmark(target: &dyn Disk) -> Result<(), OpenError> {
+    let unmarked = target.remove(RESTORE_FILE).and_then(|()| target.sync_dir());
+    unmarked.map_err(|error| io_error(RESTORE_FILE, error))
 }
 
 /// Refuses a directory that a log is, or was, being restored into.

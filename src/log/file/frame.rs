@@ -53,7 +53,7 @@ use super::segment::SECTOR_BYTES;
 pub(super) const HEADER_BYTES: usize = 88;
 
 /// The largest payload that is read. Blocks were as large once, and their logs stay readable.
-const PAYLOAD_BYTES_MAX: usize = 32 * 1024;
+pub(super) const PAYLOAD_BYTES_MAX: usize = 32 * 1024;
 
 /// The largest frame: bounds what is allocated before a checksum has been seen.
 pub(super) const FRAME_BYTES_MAX: usize = HEADER_BYTES + PAYLOAD_BYTES_MAX;
@@ -297,7 +297,7 @@ pub(super) struct Placed {
     pub(super) chain: ChainHash,
 }
 
-/// Encodes one group for one place. Records go into segments of the newest format only.
+/// Encodes one group for one place. New records go into segments of the newest format only.
 pub(super) struct Encoder<'a> {
     /// Receives the bytes; they begin at `offset` of the file.
     pub(super) buffer: &'a mut Vec<u8>,
@@ -343,6 +343,32 @@ impl Encoder<'_> {
         }
         fill_sector(buffer);
         blocks
+    }
+
+    /// Encodes a group of one block that there is already, of [`PAYLOAD_BYTES_MAX`] at most, for a
+    /// segment of its format. Gives the log after it.
+    pub(super) fn block(self, block: &Block) -> Joint {
+        let payload = block.payload();
+        let next_position = block.last_position().saturating_add(1);
+        let events = next_position.saturating_sub(block.first_position());
+        let header = FrameHeader {
+            length: frame_length(payload.len()),
+            offset: self.offset,
+            first_position: block.first_position(),
+            witness: self.joint.position(),
+            group_offset: self.offset,
+            event_count: u32::try_from(events).unwrap_or(u32::MAX),
+            record_count: u16::try_from(block.records().count()).unwrap_or(u16::MAX),
+            kind: Kind::Records,
+            is_last: true,
+            payload_checksum: crc32c(payload),
+            chain: chain::extend(&self.joint.chain, payload),
+        };
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&header.encode(self.tie));
+        self.buffer.extend_from_slice(payload);
+        fill_sector(self.buffer);
+        Joint { next_position, chain: header.chain }
     }
 
     /// Encodes a group of one frame without records.

@@ -35,6 +35,7 @@ mod disk;
 mod frame;
 mod index;
 mod reader;
+mod rebuild;
 mod recovery;
 mod rewrite;
 mod scan;
@@ -52,6 +53,7 @@ pub use checkpoint::{
 };
 pub use copy::{Copied, CopyError, RESTORE_FILE};
 pub use disk::{Disk, DiskFile, LOCK_FILE, Lock, StdDisk};
+pub use rebuild::Rebuild;
 pub use recovery::Directory;
 pub use rewrite::COPY_FILE;
 pub use scrub::Scrubber;
@@ -59,7 +61,7 @@ pub use segment::SPARE_FILE;
 #[cfg(test)]
 pub(crate) use segment::make_version_1;
 pub use spare::SpareMaker;
-pub use verify::Verified;
+pub use verify::{AtRest, Verified};
 
 use bytes::{align, wide};
 use segment::SECTOR_BYTES;
@@ -235,7 +237,7 @@ pub fn verify(
     progress: &mut dyn FnMut(u64, u64),
     visit: &mut Visitor<'_>,
 ) -> Result<Verified, OpenError> {
-    verify::verify(disk, progress, visit)
+    AtRest::take(disk)?.verify(progress, visit)
 }
 
 /// Brings a backup up to date, or makes one: a directory with a beginning of the log, up to what

@@ -24,7 +24,8 @@
 //! new is what records may say: they may name a principal, see the codec of the event store. A
 //! program that knows version 1 only would call such a record damage; so it stands in a segment
 //! whose version such a program refuses. Segments of version 1 are read for ever, and may be
-//! marked, stopped and sealed; records are added to segments of the newest version only.
+//! marked, stopped and sealed; new records are added to segments of the newest version only. Those
+//! that another engine has kept come back into segments of the version that they were written in.
 //!
 //! # How a segment is made
 //! The file is filled with zeros to its full length under the name [`SPARE_FILE`] and synced, so
@@ -49,7 +50,7 @@ pub(super) const HEADER_BYTES: usize = 512;
 pub const SPARE_FILE: &str = "spare.tmp";
 
 /// The formats that this code reads.
-const FORMATS: RangeInclusive<u32> = 1..=FORMAT_VERSION;
+pub(super) const FORMATS: RangeInclusive<u32> = 1..=FORMAT_VERSION;
 
 const MAGIC: [u8; 8] = *b"DAYBOOK\0";
 

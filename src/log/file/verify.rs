@@ -3,6 +3,7 @@
 use crate::log::{Damage, Head, LogId};
 
 use super::bytes::wide;
+use super::catalog::Catalog;
 use super::copy::catalog_at_rest;
 use super::disk::Disk;
 use super::frame::Kind;
@@ -31,28 +32,50 @@ pub struct Verified {
     pub damage: Option<Damage>,
 }
 
-pub(super) fn verify(
-    disk: &dyn Disk,
-    progress: Progress<'_>,
-    visit: Visit<'_>,
-) -> Result<Verified, OpenError> {
-    let _lock = lock_directory(disk)?;
-    let catalog = catalog_at_rest(disk)?;
-    let scanned = scan(disk, &catalog, None, visit, progress)?;
-    let head = scanned.head();
-    let (torn, damage) = match scanned.tail {
-        Tail::Whole => (None, None),
-        Tail::Torn(torn) => (Some(torn), None),
-        Tail::Damaged(damage) => (None, Some(damage)),
-    };
-    let newest = scanned.end.newest.map(|newest| newest.kind);
-    Ok(Verified {
-        log_id: scanned.log_id,
-        head,
-        is_stopped: damage.is_none() && newest == Some(Kind::Stop),
-        segments: wide(catalog.entries.len()),
-        frames: scanned.frame_count,
-        torn,
-        damage,
-    })
+/// A log that nobody uses at the moment, nor can begin to use as long as this lives.
+pub struct AtRest<'a> {
+    disk: &'a dyn Disk,
+    catalog: Catalog,
+    _lock: Box<dyn Send + Sync>,
+}
+
+impl<'a> AtRest<'a> {
+    /// Takes the log in a directory, and changes nothing.
+    ///
+    /// # Errors
+    /// [`OpenError`] when it is in use, there is none, or its last start has not ended.
+    pub fn take(disk: &'a dyn Disk) -> Result<Self, OpenError> {
+        let lock = lock_directory(disk)?;
+        Ok(Self { disk, catalog: catalog_at_rest(disk)?, _lock: lock })
+    }
+
+    /// The id of the log.
+    #[must_use]
+    pub fn log_id(&self) -> LogId {
+        self.catalog.log_id()
+    }
+
+    /// Verifies every byte, and gives `visit` each verified block: see [`super::verify()`].
+    ///
+    /// # Errors
+    /// [`OpenError`]; damage is none of them, see [`Verified::damage`].
+    pub fn verify(&self, progress: Progress<'_>, visit: Visit<'_>) -> Result<Verified, OpenError> {
+        let scanned = scan(self.disk, &self.catalog, None, visit, progress)?;
+        let head = scanned.head();
+        let (torn, damage) = match scanned.tail {
+            Tail::Whole => (None, None),
+            Tail::Torn(torn) => (Some(torn), None),
+            Tail::Damaged(damage) => (None, Some(damage)),
+        };
+        let newest = scanned.end.newest.map(|newest| newest.kind);
+        Ok(Verified {
+            log_id: scanned.log_id,
+            head,
+            is_stopped: damage.is_none() && newest == Some(Kind::Stop),
+            segments: wide(self.catalog.entries.len()),
+            frames: scanned.frame_count,
+            torn,
+            damage,
+        })
+    }
 }

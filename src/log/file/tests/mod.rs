@@ -13,6 +13,7 @@ mod format;
 mod misplaced;
 mod older;
 mod reads;
+mod rebuild;
 mod scrub;
 mod torn;
 
