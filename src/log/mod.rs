@@ -56,6 +56,12 @@ pub struct Head {
 }
 
 impl Head {
+    /// Of a log without records.
+    #[must_use]
+    pub fn start(log_id: &LogId) -> Self {
+        Self { position: 0, hash: chain::start(log_id), bytes: 0 }
+    }
+
     /// How far it has come with one more block, and the chain up to that.
     fn after(self, block: &Block, hash: ChainHash) -> Self {
         let byte_count = u64::try_from(block.byte_count()).unwrap_or(u64::MAX);

@@ -20,6 +20,8 @@ use std::time::Duration;
 
 use super::{Block, ChainHash, Head, LogId};
 
+mod follower;
+mod import;
 mod lease;
 mod reader;
 mod standby;
@@ -27,6 +29,8 @@ mod standby;
 pub(super) mod tests;
 mod writer;
 
+pub use follower::Follower;
+pub use import::Import;
 pub use lease::{Keeper, Lease, Monotonic};
 pub use standby::{Ends, Owner, Standby, StandbyError};
 

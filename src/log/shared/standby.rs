@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    Lease, NodeId, Source, Store, StoreError,
-    reader::{Shared, damaged, unreadable, verified},
+    Follower, Lease, NodeId, Source, Store, StoreError,
+    reader::{Shared, damaged},
     writer::Writer,
 };
-use crate::log::{Block, Damage, Head, LogId, LogReader, LogWriter, ReadError, chain};
+use crate::log::{Block, Damage, Head, LogId, LogReader, LogWriter, ReadError};
 
 /// How many blocks are read at once.
 const READ_BLOCKS: u32 = 256;
@@ -31,10 +31,8 @@ impl From<Damage> for StandbyError {
 
 /// Follows a log that another process may own.
 pub struct Standby {
-    source: Arc<dyn Source>,
+    follower: Follower,
     lease: Arc<Lease>,
-    /// How far it was read.
-    head: Head,
 }
 
 /// The two ends of a log.
@@ -43,13 +41,38 @@ pub type Ends = (Box<dyn LogWriter>, Arc<dyn LogReader>);
 /// Who may append from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    node: NodeId,
-    epoch: u64,
+    pub(super) node: NodeId,
+    pub(super) epoch: u64,
     /// How far the log had come when it was sealed.
-    head: Head,
+    pub(super) head: Head,
 }
 
 impl Owner {
+    /// Makes this process the owner, if there is no other one that is alive.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn claim(lease: &Lease, store: &mut dyn Store) -> Result<Option<Self>, StoreError> {
+        let Some(node) = lease.node() else { return Ok(None) };
+        let Some(epoch) = store.claim(node)? else { return Ok(None) };
+        let sealed = store.seal(epoch)?;
+        Ok(sealed.map(|head| Self { node, epoch, head }))
+    }
+
+    /// Gives the log up, so that others need not wait.
+    ///
+    /// # Errors
+    /// [`StoreError`]; others wait until the lease ends then.
+    pub fn release(&self, store: &mut dyn Store) -> Result<(), StoreError> {
+        store.release(self.node, self.epoch)
+    }
+
+    /// How far the log has come.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
     /// How far the log has come.
     #[must_use]
     pub fn position(&self) -> u64 {
@@ -67,20 +90,19 @@ impl Standby {
     /// Nothing of the log is read yet.
     #[must_use]
     pub fn new(source: Arc<dyn Source>, lease: Arc<Lease>) -> Self {
-        let hash = chain::start(&source.log_id());
-        Self { source, lease, head: Head { position: 0, hash, bytes: 0 } }
+        Self { follower: Follower::new(source), lease }
     }
 
     /// The id of the log.
     #[must_use]
     pub fn log_id(&self) -> LogId {
-        self.source.log_id()
+        self.follower.log_id()
     }
 
     /// How far the log was read.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.head.position
+        self.follower.head().position
     }
 
     /// The blocks that come next, in order; none when there are no more now.
@@ -88,20 +110,7 @@ impl Standby {
     /// # Errors
     /// [`ReadError`] when they cannot be read, or are not those that were written.
     pub fn follow(&mut self) -> Result<Vec<Block>, ReadError> {
-        let next = self.head.position.saturating_add(1);
-        let found = self.source.read(next, u64::MAX, READ_BLOCKS).map_err(unreadable)?;
-        if found.blocks.first().is_some_and(|first| first.first_position < next) {
-            return Err(damaged(next, "the blocks overlap").into());
-        }
-        if found.before.is_some_and(|before| before != self.head.hash) {
-            return Err(damaged(next, "the chain is not what it was").into());
-        }
-        let mut blocks = Vec::new();
-        for (block, hash) in verified(found, &self.source.log_id(), next)? {
-            self.head = self.head.after(&block, hash);
-            blocks.push(block);
-        }
-        Ok(blocks)
+        self.follower.next(u64::MAX, READ_BLOCKS)
     }
 
     /// Makes this process the owner, if there is no other one; then what [`Standby::follow`] gives
@@ -110,10 +119,7 @@ impl Standby {
     /// # Errors
     /// [`StoreError`].
     pub fn claim(&self, store: &mut dyn Store) -> Result<Option<Owner>, StoreError> {
-        let Some(node) = self.lease.node() else { return Ok(None) };
-        let Some(epoch) = store.claim(node)? else { return Ok(None) };
-        let sealed = store.seal(epoch)?;
-        Ok(sealed.map(|head| Owner { node, epoch, head }))
+        Owner::claim(&self.lease, store)
     }
 
     /// The log of an owner, once it was followed to the owner's position.
@@ -121,11 +127,12 @@ impl Standby {
     /// # Errors
     /// [`Damage`] when what was followed is not what the head stands for.
     pub fn take(self, store: Box<dyn Store>, owner: Owner) -> Result<Ends, Damage> {
-        if (self.head.position, self.head.hash) != (owner.head.position, owner.head.hash) {
-            return Err(damaged(self.head.position, "the head stands for another log"));
+        let (source, head) = self.follower.end();
+        if (head.position, head.hash) != (owner.head.position, owner.head.hash) {
+            return Err(damaged(head.position, "the head stands for another log"));
         }
         self.lease.set_owner(Some(owner.node));
-        let shared = Arc::new(Shared::new(self.source, Arc::clone(&self.lease), owner.head));
+        let shared = Arc::new(Shared::new(source, Arc::clone(&self.lease), owner.head));
         let place = (owner.node, owner.epoch);
         let writer = Writer::new(store, Arc::clone(&shared), self.lease, place);
         Ok((Box::new(writer), shared))

@@ -121,6 +121,39 @@ impl Writer {
         }
     }
 
+    fn make_durable(
+        &mut self,
+        before: &Head,
+        blocks: &[(Block, ChainHash)],
+        after: &Head,
+    ) -> Result<(), AppendError> {
+        for _ in 0..TRIES {
+            if self.try_append(before, blocks, after)? {
+                return Ok(());
+            }
+        }
+        Err(AppendError::Unreachable("an append is not certain yet".into()))
+    }
+
+    /// Appends blocks that there are already, up to `after`; none of them is kept in memory.
+    /// Without blocks it finds the log to be this process's.
+    pub(super) fn append_blocks(
+        &mut self,
+        blocks: &[(Block, ChainHash)],
+        after: Head,
+    ) -> Result<(), AppendError> {
+        if self.end.is_some() {
+            return Err(AppendError::Latched);
+        }
+        if blocks.is_empty() {
+            return self.own();
+        }
+        let before = self.shared.head();
+        self.make_durable(&before, blocks, &after)?;
+        self.shared.publish(Vec::new(), after);
+        Ok(())
+    }
+
     /// What the store says to anything but an append.
     fn done<T>(&mut self, result: Result<T, StoreError>) -> Result<T, AppendError> {
         result.map_err(|failure| match failure {
@@ -158,14 +191,10 @@ impl LogWriter for Writer {
             return Ok(before);
         }
         let (blocks, after) = blocks_of(group, before);
-        for _ in 0..TRIES {
-            if self.try_append(&before, &blocks, &after)? {
-                let blocks = blocks.into_iter().map(|(block, _)| Arc::new(block)).collect();
-                self.shared.publish(blocks, after);
-                return Ok(after);
-            }
-        }
-        Err(AppendError::Unreachable("an append is not certain yet".into()))
+        self.make_durable(&before, &blocks, &after)?;
+        let blocks = blocks.into_iter().map(|(block, _)| Arc::new(block)).collect();
+        self.shared.publish(blocks, after);
+        Ok(after)
     }
 
     fn has_room(&mut self) -> bool {

@@ -9,6 +9,7 @@ use crate::log::{
     conformance::{LOG_ID, check_block, group, read_all},
 };
 
+mod import;
 mod model;
 mod worlds;
 
