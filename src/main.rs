@@ -328,12 +328,12 @@ fn database_exit_code(error: &DatabaseError) -> u8 {
         DatabaseError::UnreadableRoots { .. } => EXIT_IO,
         DatabaseError::Stopped => EXIT_FAILURE,
         DatabaseError::Start(start) => match start {
-            StartError::Unreachable(_) | StartError::Refused(_) => EXIT_IO,
+            StartError::Unreachable(_) | StartError::Refused(_) | StartError::Unfinished => EXIT_IO,
             StartError::Unsafe { .. }
             | StartError::Right { .. }
             | StartError::NoLedger(_)
             | StartError::Partitions { .. } => EXIT_USAGE,
-            StartError::Newer { .. } => EXIT_DAMAGED,
+            StartError::Newer { .. } | StartError::OtherLog { .. } => EXIT_DAMAGED,
         },
         DatabaseError::Standby(StandbyError::Read(ReadError::Damaged(_)))
         | DatabaseError::Unsound(_) => EXIT_DAMAGED,

@@ -8,12 +8,14 @@
 //! Store ── one connection: append, touch, claim, seal, release
 //! Members ─ one connection: join, renew, leave
 //! Source ── a few connections: blocks by position
+//! Events ─ one connection: whether the rows for people say what the blocks say
 //! ```
 //! An append is one statement and one round trip: it advances the row of the head where partition,
 //! epoch and position are as expected, and inserts blocks and events only if it did. The lock on
 //! that row is held until the transaction is committed, and replicated where that is synchronous:
 //! positions have no gaps, and who sees one of them sees all before it.
 
+mod compare;
 mod rows;
 mod schema;
 mod session;
@@ -23,7 +25,8 @@ mod tls;
 
 use std::{fmt, time::Duration};
 
-pub use schema::{SetUp, StartError, set_up};
+pub use compare::Events;
+pub use schema::{Found, SetUp, StartError, begin_migration, find, set_up, set_whole};
 pub use source::Blocks;
 pub use store::{Epochs, Nodes};
 pub use tls::Tls;

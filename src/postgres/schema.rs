@@ -8,7 +8,7 @@ use super::{
     Database, PARTITION, PARTITIONS, SET_UP_WITHIN,
     session::{CallError, Session, Use},
 };
-use crate::log::{LogId, chain};
+use crate::log::{Head, LogId, chain};
 
 /// What this version makes and works with.
 const VERSION: i32 = 1;
@@ -73,6 +73,17 @@ pub enum StartError {
         /// Theirs.
         found: i32,
     },
+    /// A log was being copied into it, and that has not ended.
+    #[error("migrating into the ledger in the database has not ended; run `daybook migrate` again")]
+    Unfinished,
+    /// It has another log than the one that is to go on in it.
+    #[error("the database has another ledger: its log is {found}, not {expected}")]
+    OtherLog {
+        /// The id of that one.
+        found: Uuid,
+        /// The id that was expected.
+        expected: Uuid,
+    },
 }
 
 impl From<CallError> for StartError {
@@ -101,20 +112,105 @@ pub struct SetUp<'a> {
 /// [`StartError`]; nothing was changed then.
 pub fn set_up(database: &Database, how: &SetUp<'_>) -> Result<LogId, StartError> {
     let mut session = open(database)?;
-    if !is_there(&mut session)? {
-        match create(&mut session, how.new_log_id) {
-            Ok(()) => info!("the ledger's tables are made"),
-            // Another node was faster.
-            Err(CallError::Refused(code, _)) if is_duplicate(&code) => {}
-            Err(CallError::Refused(code, text)) if code == SqlState::INSUFFICIENT_PRIVILEGE => {
-                return Err(StartError::NoLedger(text));
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
+    make(&mut session, how.new_log_id, true)?;
     let [schema, tables @ ..] = RIGHTS;
     check_rights(&mut session, &[schema])?;
-    let found = session.query("select version, partitions, log_id from daybook_schema", &[])?;
+    let (log_id, is_whole) = known(&mut session)?;
+    if !is_whole {
+        return Err(StartError::Unfinished);
+    }
+    if let Some(role) = how.grant {
+        grant(&mut session, role)?;
+    }
+    check_rights(&mut session, &tables)?;
+    Ok(log_id)
+}
+
+/// Makes the tables of a ledger whose log comes from elsewhere, unless they are there, and sees
+/// that everything is fit for that. Blocks.
+///
+/// # Errors
+/// [`StartError`], also when they have another log; nothing was changed then.
+pub fn begin_migration(database: &Database, log_id: LogId) -> Result<(), StartError> {
+    let mut session = open(database)?;
+    make(&mut session, log_id, false)?;
+    check_rights(&mut session, &RIGHTS)?;
+    check_rights(&mut session, &[("daybook_schema", &["update"])])?;
+    let (found, _) = known(&mut session)?;
+    if found == log_id {
+        return Ok(());
+    }
+    let (found, expected) = (Uuid::from_bytes(found), Uuid::from_bytes(log_id));
+    Err(StartError::OtherLog { found, expected })
+}
+
+/// Notes whether all of a log is there that comes from elsewhere. While it is not, nobody begins
+/// to serve it. Durable when it returns. Blocks.
+///
+/// # Errors
+/// [`StartError`].
+pub fn set_whole(database: &Database, is_whole: bool) -> Result<(), StartError> {
+    let mut session = Session::open(database, Use::Write)?;
+    session.take_warned();
+    session.execute(SET_UP_WITHIN, "update daybook_schema set is_whole = $1", &[&is_whole])?;
+    if session.take_warned() {
+        let text = "whether the log is whole is not certain to be durable";
+        return Err(StartError::Unreachable(text.into()));
+    }
+    Ok(())
+}
+
+/// A ledger as it is found in a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The id of its log.
+    pub log_id: LogId,
+    /// How far that has come.
+    pub head: Head,
+    /// Whether all of it is there: not so after a migration into it that has not ended.
+    pub is_whole: bool,
+}
+
+/// Looks what ledger a database has, if it has one, and changes nothing. Blocks.
+///
+/// # Errors
+/// [`StartError`].
+pub fn find(database: &Database) -> Result<Option<Found>, StartError> {
+    let mut session = Session::open(database, Use::Read)?;
+    if !is_there(&mut session)? {
+        return Ok(None);
+    }
+    let [schema, ..] = RIGHTS;
+    check_rights(&mut session, &[schema, ("partition_head", &["select"])])?;
+    let (log_id, is_whole) = known(&mut session)?;
+    let head = super::store::head(&mut session)?;
+    let head = head.ok_or_else(|| StartError::Refused("the log has no head".into()))?;
+    Ok(Some(Found { log_id, head, is_whole }))
+}
+
+/// Makes the tables of a ledger unless they are there.
+fn make(session: &mut Session, log_id: LogId, is_whole: bool) -> Result<(), StartError> {
+    if is_there(session)? {
+        return Ok(());
+    }
+    match create(session, log_id, is_whole) {
+        Ok(()) => {
+            info!("the ledger's tables are made");
+            Ok(())
+        }
+        // Another node was faster.
+        Err(CallError::Refused(code, _)) if is_duplicate(&code) => Ok(()),
+        Err(CallError::Refused(code, text)) if code == SqlState::INSUFFICIENT_PRIVILEGE => {
+            Err(StartError::NoLedger(text))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The log of tables that this version works with, and whether all of it is there.
+fn known(session: &mut Session) -> Result<(LogId, bool), StartError> {
+    let found =
+        session.query("select version, partitions, log_id, is_whole from daybook_schema", &[])?;
     let Some(row) = found.first() else {
         return Err(StartError::Refused("daybook_schema is empty".into()));
     };
@@ -127,11 +223,8 @@ pub fn set_up(database: &Database, how: &SetUp<'_>) -> Result<LogId, StartError>
         return Err(StartError::Partitions { found: partitions });
     }
     let log_id: Uuid = row.try_get(2).map_err(CallError::from)?;
-    if let Some(role) = how.grant {
-        grant(&mut session, role)?;
-    }
-    check_rights(&mut session, &tables)?;
-    Ok(*log_id.as_bytes())
+    let is_whole: bool = row.try_get(3).map_err(CallError::from)?;
+    Ok((*log_id.as_bytes(), is_whole))
 }
 
 /// Opens a session that may write, and says what is in the way rather than that something is.
@@ -151,14 +244,14 @@ fn is_there(session: &mut Session) -> Result<bool, CallError> {
     rows.first().map_or(Ok(false), |row| Ok(row.try_get(0)?))
 }
 
-fn create(session: &mut Session, log_id: LogId) -> Result<(), CallError> {
+fn create(session: &mut Session, log_id: LogId, is_whole: bool) -> Result<(), CallError> {
     let id = Uuid::from_bytes(log_id);
     let hash = blake3::Hash::from_bytes(chain::start(&log_id)).to_hex();
     // All of it is one transaction: it is sent as one text.
     let all = format!(
         "{TABLES}
-        insert into daybook_schema (version, log_id, partitions)
-            values ({VERSION}, '{id}', {PARTITIONS});
+        insert into daybook_schema (version, log_id, partitions, is_whole)
+            values ({VERSION}, '{id}', {PARTITIONS}, {is_whole});
         insert into partition_head (partition, epoch, position, hash, bytes)
             values ({PARTITION}, 0, 0, '\\x{hash}', 0);
         insert into assignment (partition, epoch) values ({PARTITION}, 0);"

@@ -6,6 +6,8 @@ create table daybook_schema (
     version integer not null,
     log_id uuid not null,
     partitions integer not null check (partitions > 0),
+    -- Not so while a log is copied into it from elsewhere: until then nobody serves it.
+    is_whole boolean not null default true,
     create_time timestamptz not null default now()
 );
 

@@ -61,6 +61,9 @@ const OWNER: &str = "
     select address from nodes join assignment on owner = id
     where partition = $1 and expire_time > now()";
 
+const HEAD: &str = "
+    select epoch, position, hash, bytes from partition_head where partition = $1";
+
 const SEAL: &str = "
     update partition_head set epoch = $2 where partition = $1 and epoch < $2
     returning epoch, position, hash, bytes";
@@ -183,6 +186,11 @@ impl Store for Epochs {
         })?;
         Ok(())
     }
+}
+
+/// Where the log stands, as it is read and without waiting for anybody.
+pub(super) fn head(session: &mut Session) -> Result<Option<Head>, CallError> {
+    Ok(tip(session.query(HEAD, &[&PARTITION])?.first())?.map(|tip| tip.head))
 }
 
 fn tip(row: Option<&Row>) -> Result<Option<Tip>, CallError> {

@@ -284,7 +284,8 @@ fn follow(standby: &mut Standby, fold: &mut Fold) -> Result<usize, DatabaseError
 }
 
 /// The time since the machine was started, which goes on while it sleeps: a lease does as well.
-fn monotonic() -> Monotonic {
+#[must_use]
+pub fn monotonic() -> Monotonic {
     Arc::new(|| {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
