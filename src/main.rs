@@ -7,13 +7,13 @@ use clap_complete::Shell;
 use daybook::{
     access::{Gate, LoadError},
     cli::{
-        self, BackupArgs, BenchArgs, CliError, HealthcheckArgs, RestoreArgs, TailArgs, TokenArgs,
-        VerifyArgs,
+        self, BackupArgs, BenchArgs, CliError, HealthcheckArgs, RestoreArgs, Site, TailArgs,
+        TokenArgs,
     },
-    log::{ReadError, file::OpenError, shared::StandbyError},
+    log::{AppendError, ReadError, file::OpenError, shared::StandbyError},
     ops::{
-        SystemClock,
-        config::{self, Config, ConfigError, ServeArgs},
+        Clock as _, SystemClock,
+        config::{self, Config, ConfigError, DatabaseConfig, DatabaseUrl, ServeArgs},
         telemetry,
         traces::{CollectorError, TracesError},
     },
@@ -72,12 +72,20 @@ enum Command {
     Healthcheck(HealthcheckArgs),
     /// Prints events as they come
     Tail(TailArgs),
-    /// Verifies a data directory that no server uses
-    Verify(VerifyArgs),
+    /// Verifies a data directory that no server uses, or a ledger in a database
+    Verify(VerifyWhere),
     /// Copies the log of a data directory, also while a server uses it
     Backup(BackupArgs),
     /// Makes a data directory from a backup
     Restore(RestoreArgs),
+    /// Takes a ledger from a data directory into a database, or back
+    ///
+    /// As it is: with its log id, and every position, time and hash. No server may use either
+    /// meanwhile. The source stays as it is. Into a database that has no ledger, or only a
+    /// beginning of this one: run it again after it was interrupted, and it goes on. Back into a
+    /// new directory, or one without files. At the end the target is verified and compared with
+    /// the source. Prints the position, the hash, and what the ledger adds up to.
+    Migrate(MigrateWhere),
     /// Puts load on a server, and measures it
     Bench(BenchArgs),
     /// Makes a bearer token, and the lines of the credentials file that know it
@@ -100,6 +108,29 @@ struct InitArgs {
 
     #[command(flatten)]
     serve: ServeArgs,
+}
+
+#[derive(clap::Args)]
+struct VerifyWhere {
+    #[command(flatten)]
+    verify: cli::VerifyArgs,
+
+    /// The database that keeps the ledger, as the server takes it: rather give it in the
+    /// environment if it holds a password [default: none, the directory is verified]
+    #[arg(long, value_name = "URL", env = "DAYBOOK_DATABASE_URL", hide_env_values = true)]
+    #[arg(conflicts_with = "data_dir")]
+    database_url: Option<DatabaseUrl>,
+}
+
+#[derive(clap::Args)]
+struct MigrateWhere {
+    #[command(flatten)]
+    migrate: cli::MigrateArgs,
+
+    /// The database that shall keep the ledger, or does, as the server takes it: rather give it in
+    /// the environment if it holds a password
+    #[arg(long, value_name = "URL", env = "DAYBOOK_DATABASE_URL", hide_env_values = true)]
+    database_url: DatabaseUrl,
 }
 
 /// How the process ends when it does not end well.
@@ -126,7 +157,8 @@ fn main() -> ExitCode {
             runtime().and_then(|runtime| Ok(runtime.block_on(cli::healthcheck(args))?))
         }
         Command::Tail(args) => runtime().and_then(|runtime| Ok(runtime.block_on(cli::tail(args))?)),
-        Command::Verify(args) => cli::verify(&args).map_err(Failure::from),
+        Command::Verify(args) => verify(args),
+        Command::Migrate(args) => migrate(args),
         Command::Backup(args) => cli::backup(&args).map_err(Failure::from),
         Command::Restore(args) => cli::restore(&args).map_err(Failure::from),
         Command::Bench(args) => {
@@ -211,6 +243,30 @@ fn check_config(args: ServeArgs) -> Result<(), Failure> {
         message: error.to_string(),
     })?;
     Ok(cli::print(|out| write!(out, "{config}"))?)
+}
+
+/// A database that a command works on without a server.
+fn site(url: DatabaseUrl) -> Result<Site, Failure> {
+    let site = DatabaseConfig::of(url).map_err(DatabaseError::from).and_then(|config| {
+        let (database, lease) = (server::shared::database(&config)?, config.lease);
+        Ok(Site { database, lease, now: server::shared::monotonic() })
+    });
+    site.map_err(|error| Failure {
+        exit_code: database_exit_code(&error),
+        message: error.to_string(),
+    })
+}
+
+fn verify(args: VerifyWhere) -> Result<(), Failure> {
+    match args.database_url {
+        None => Ok(cli::verify(&args.verify)?),
+        Some(url) => Ok(cli::verify_database(&args.verify, &site(url)?.database)?),
+    }
+}
+
+fn migrate(args: MigrateWhere) -> Result<(), Failure> {
+    let (site, now_micros) = (site(args.database_url)?, SystemClock.now_micros());
+    Ok(cli::migrate(&args.migrate, &site, now_micros)?)
 }
 
 fn init(args: InitArgs) -> Result<(), Failure> {
@@ -327,19 +383,23 @@ fn database_exit_code(error: &DatabaseError) -> u8 {
         | DatabaseError::NoRoots => EXIT_USAGE,
         DatabaseError::UnreadableRoots { .. } => EXIT_IO,
         DatabaseError::Stopped => EXIT_FAILURE,
-        DatabaseError::Start(start) => match start {
-            StartError::Unreachable(_) | StartError::Refused(_) | StartError::Unfinished => EXIT_IO,
-            StartError::Unsafe { .. }
-            | StartError::Right { .. }
-            | StartError::NoLedger(_)
-            | StartError::Partitions { .. } => EXIT_USAGE,
-            StartError::Newer { .. } | StartError::OtherLog { .. } => EXIT_DAMAGED,
-        },
+        DatabaseError::Start(start) => start_exit_code(start),
         DatabaseError::Standby(StandbyError::Read(ReadError::Damaged(_)))
         | DatabaseError::Unsound(_) => EXIT_DAMAGED,
         DatabaseError::Standby(StandbyError::Read(ReadError::Io(_)) | StandbyError::Store(_)) => {
             EXIT_IO
         }
+    }
+}
+
+fn start_exit_code(error: &StartError) -> u8 {
+    match error {
+        StartError::Unreachable(_) | StartError::Refused(_) | StartError::Unfinished => EXIT_IO,
+        StartError::Unsafe { .. }
+        | StartError::Right { .. }
+        | StartError::NoLedger(_)
+        | StartError::Partitions { .. } => EXIT_USAGE,
+        StartError::Newer { .. } | StartError::OtherLog { .. } => EXIT_DAMAGED,
     }
 }
 
@@ -380,11 +440,19 @@ impl From<CliError> for Failure {
         let exit_code = match &error {
             CliError::Usage(_) | CliError::Token(_) => EXIT_USAGE,
             CliError::Call(_) | CliError::Unsound(_) => EXIT_FAILURE,
-            CliError::Damaged(_) | CliError::OtherHash { .. } | CliError::OtherLog(_) => {
-                EXIT_DAMAGED
-            }
+            CliError::Damaged(_)
+            | CliError::OtherHash { .. }
+            | CliError::OtherLog(_)
+            | CliError::NoBeginning { .. } => EXIT_DAMAGED,
             CliError::Open(open) => open_exit_code(open),
-            CliError::NotEmpty(_) | CliError::Unreadable { .. } | CliError::Io(_) => EXIT_IO,
+            CliError::Database(start) => start_exit_code(start),
+            CliError::InUse { .. } | CliError::Append(AppendError::Fenced(_)) => EXIT_IN_USE,
+            CliError::NotEmpty(_)
+            | CliError::Unreadable { .. }
+            | CliError::Io(_)
+            | CliError::NoLedger
+            | CliError::Store(_)
+            | CliError::Append(_) => EXIT_IO,
         };
         Self { message: error.to_string(), exit_code }
     }

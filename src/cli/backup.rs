@@ -100,7 +100,7 @@ pub fn restore(args: &RestoreArgs) -> Result<(), CliError> {
 
 /// Copies into a directory, which is made if there is none. If nothing has come into it, what was
 /// made goes away again: an empty directory would be taken for a new ledger.
-fn copy_into<T>(
+pub(super) fn copy_into<T>(
     path: &Path,
     copy: impl FnOnce(&StdDisk) -> Result<T, CliError>,
 ) -> Result<T, CliError> {

@@ -1,16 +1,20 @@
 //! The commands beside serving: they watch, verify, copy and measure a ledger.
 //!
 //! They own what a person at a terminal sees. `tail`, `bench` and `healthcheck` are clients like
-//! any other, over gRPC; `token` makes what they show to a server. `verify` and `restore` work on
-//! data directories that no server uses, and `backup` on any.
+//! any other, over gRPC; `token` makes what they show to a server. `verify`, `restore` and
+//! `migrate` work on data directories that no server uses, and `backup` on any; `verify` and
+//! `migrate` on ledgers in databases as well.
 
 mod backup;
 mod bench;
 mod connect;
 mod healthcheck;
 mod json;
+mod migrate;
 mod output;
+mod owned;
 mod progress;
+mod reading;
 mod tail;
 mod token;
 mod verify;
@@ -18,10 +22,12 @@ mod verify;
 pub use backup::{BackupArgs, RestoreArgs, backup, restore};
 pub use bench::{BenchArgs, bench};
 pub use healthcheck::{HealthcheckArgs, healthcheck};
+pub use migrate::{MigrateArgs, migrate};
 pub use output::{print, tell};
+pub use owned::Site;
 pub use tail::{TailArgs, tail};
 pub use token::{TokenArgs, token};
-pub use verify::{VerifyArgs, verify};
+pub use verify::{VerifyArgs, verify, verify_database};
 
 /// How a command went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +69,33 @@ pub enum CliError {
     /// A log cannot be restored over something else.
     #[error("{0}")]
     NotEmpty(crate::log::file::CopyError),
+    /// The database cannot carry the ledger, or has another one.
+    #[error("{0}")]
+    Database(#[from] crate::postgres::StartError),
+    /// The database has none.
+    #[error("there is no ledger in the database")]
+    NoLedger,
+    /// What is in the database is no beginning of the log in the directory.
+    #[error(
+        "what is in the database is no beginning of the log in the directory: it has gone its own \
+         way by position {position}"
+    )]
+    NoBeginning {
+        /// The newest position in the database.
+        position: u64,
+    },
+    /// The ledger in the database is another process's.
+    #[error("the ledger in the database is in use by another process ({holder})")]
+    InUse {
+        /// Where that is reached, as far as it is known.
+        holder: String,
+    },
+    /// The database failed.
+    #[error("{0}")]
+    Store(#[from] crate::log::shared::StoreError),
+    /// The log in the database could not be written.
+    #[error("{0}")]
+    Append(#[from] crate::log::AppendError),
     /// The system refused something.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -82,6 +115,15 @@ impl From<crate::log::file::CopyError> for CliError {
             | CopyError::TooShort(_)
             | CopyError::NoGroup => Self::OtherLog(error),
             CopyError::NotEmpty(_) => Self::NotEmpty(error),
+        }
+    }
+}
+
+impl From<crate::log::ReadError> for CliError {
+    fn from(error: crate::log::ReadError) -> Self {
+        match error {
+            crate::log::ReadError::Damaged(damage) => damage.into(),
+            crate::log::ReadError::Io(error) => error.into(),
         }
     }
 }

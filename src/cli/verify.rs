@@ -1,16 +1,23 @@
-//! `daybook verify`: looks at every byte of a data directory that no server uses.
+//! `daybook verify`: looks at every byte of a data directory that no server uses, or at every block
+//! and every row of a ledger in a database.
 
 use std::{io, path::PathBuf};
 
-use super::{CliError, output, progress::Progress};
+use super::{CliError, output, progress::Progress, reading::Reading};
 use crate::{
     event_store::REQUEST_ID_WINDOW_DEFAULT,
-    log::file::{self, StdDisk, Verified},
+    log::{
+        ChainHash,
+        file::{self, StdDisk, Verified},
+    },
+    postgres::{self, Database, StartError},
     views::Fold,
 };
 
 /// Verifies a data directory that no server uses: every checksum, the hash chain, and that all
-/// events add up. Changes nothing. Prints the head position and hash.
+/// events add up. Or a ledger in a database, also while servers use it: the hash chain up to the
+/// head, that all events add up, and that each has a row that says the same. Changes nothing.
+/// Prints the head position and hash.
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
     /// The directory that keeps the ledger
@@ -42,10 +49,45 @@ pub fn verify(args: &VerifyArgs) -> Result<(), CliError> {
     if let Some(damage) = verified.damage {
         return Err(damage.into());
     }
-    let hash = blake3::Hash::from_bytes(verified.head.hash);
-    match args.expect_hash {
-        Some(expected) if expected != hash => Err(CliError::OtherHash { expected, hash }),
-        _ => Ok(()),
+    args.expect(verified.head.hash)
+}
+
+/// Runs `daybook verify` over the ledger in a database.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_database(args: &VerifyArgs, database: &Database) -> Result<(), CliError> {
+    let found = postgres::find(database)?.ok_or(CliError::NoLedger)?;
+    if !found.is_whole {
+        return Err(StartError::Unfinished.into());
+    }
+    let mut reading = Reading::new(database, &found);
+    let verified = reading.run("verify", &mut |_| Ok(()));
+    let end = match &verified {
+        Ok(()) => "the head of the database",
+        Err(CliError::Damaged(_)) => "damaged",
+        Err(_) => return verified,
+    };
+    let (head, blocks) = (reading.good, reading.blocks);
+    output::print(|out| {
+        writeln!(out, "log id    {}", uuid::Uuid::from_bytes(found.log_id))?;
+        writeln!(out, "position  {}", head.position)?;
+        writeln!(out, "hash      {}", blake3::Hash::from_bytes(head.hash))?;
+        writeln!(out, "blocks    {blocks}")?;
+        writeln!(out, "end       {end}")
+    })?;
+    verified?;
+    args.expect(head.hash)
+}
+
+impl VerifyArgs {
+    /// Finds the hash to be the expected one, if one was.
+    fn expect(&self, hash: ChainHash) -> Result<(), CliError> {
+        let hash = blake3::Hash::from_bytes(hash);
+        match self.expect_hash {
+            Some(expected) if expected != hash => Err(CliError::OtherHash { expected, hash }),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -32,8 +32,9 @@ const LAW: [(&str, &[&str]); 10] = [
     // Of the protocol only its own test knows, which looks for methods without a policy.
     ("access", &["domain", "ops", "proto::FILE_DESCRIPTOR_SET"]),
     ("wire", &["access", "domain", "event_store", "log", "ops", "proto", "views"]),
-    // A client for most of its commands; it opens and folds a log itself to verify it. What flags
-    // name is checked by the rules that the server has for it.
+    // A client for most of its commands; it opens and folds a log itself to verify or move it,
+    // that of a database as well. What flags name is checked by the rules that the server has for
+    // it.
     (
         "cli",
         &[
@@ -44,6 +45,7 @@ const LAW: [(&str, &[&str]); 10] = [
             "domain::TextError",
             "event_store",
             "log",
+            "postgres",
             "proto",
             "views",
         ],

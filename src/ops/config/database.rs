@@ -90,6 +90,15 @@ pub enum Security {
 }
 
 impl DatabaseConfig {
+    /// Of a command that is given nothing but the URL.
+    ///
+    /// # Errors
+    /// [`ConfigError::DatabaseUrl`].
+    pub fn of(url: DatabaseUrl) -> Result<Self, ConfigError> {
+        let (_, security) = parse(&url)?;
+        Ok(Self { url, security, lease: LEASE_DEFAULT, advertise: None, cluster_ca: None })
+    }
+
     /// As [`tokio_postgres`] takes it. The URL was found to be right when it was resolved.
     ///
     /// # Errors
