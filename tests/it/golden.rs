@@ -32,11 +32,11 @@ use crate::{
 const EXIT_DAMAGED: i32 = 65;
 
 /// A directory: its name, its files, and what it holds.
-type Golden = (&'static str, &'static str, &'static str);
+pub(crate) type Golden = (&'static str, &'static str, &'static str);
 
 /// One that was closed in order, one whose server died in the middle of a write, and one with a
 /// checkpoint and some commands after it.
-const VERSION_1: [Golden; 3] = [
+pub(crate) const VERSION_1: [Golden; 3] = [
     (
         "stopped",
         include_str!("../golden/v1/stopped.txt"),
@@ -57,7 +57,7 @@ const VERSION_1: [Golden; 3] = [
 /// One that was begun in version 2 and closed in order; and one that version 1 had begun, its
 /// `killed`, that went on with a checkpoint and died in the middle of a write as well. Both have
 /// events of several principals and of nobody known.
-const VERSION_2: [Golden; 2] = [
+pub(crate) const VERSION_2: [Golden; 2] = [
     (
         "stopped",
         include_str!("../golden/v2/stopped.txt"),
@@ -67,7 +67,7 @@ const VERSION_2: [Golden; 2] = [
 ];
 
 /// Makes the directory that a text tells of.
-fn directory(files: &str) -> TempDir {
+pub(crate) fn directory(files: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let mut open = None;
     for line in files.lines() {
@@ -87,7 +87,7 @@ fn directory(files: &str) -> TempDir {
 }
 
 /// All files but the lock, which is information of whoever came last.
-fn files(path: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn files(path: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap());
     entries
         .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
@@ -101,7 +101,7 @@ fn verify(path: &Path) -> Output {
 }
 
 /// What a server tells of its ledger: position and hash, accounts, transfers, and every event.
-async fn told(server: &Server) -> String {
+pub(crate) async fn told(server: &Server) -> String {
     let mut reader = QueryServiceClient::new(server.connect().await);
     let figures = audit::stats(&mut reader).await;
     let mut text = format!("position {}\nhash {}\n", figures.position, figures.head_hash);
@@ -152,7 +152,7 @@ fn line(event: &Event) -> String {
 }
 
 /// The version that the header of a file tells.
-fn version(file: &[u8]) -> u32 {
+pub(crate) fn version(file: &[u8]) -> u32 {
     u32::from_le_bytes(*file[8..].first_chunk().unwrap())
 }
 
