@@ -75,7 +75,8 @@ impl Metrics {
             connections: Presence::default(),
             draining: Gauge::default(),
             started_micros,
-            data_dir: (!config.ephemeral).then(|| config.data_dir.clone()),
+            data_dir: Some(config.data_dir.clone())
+                .filter(|_| !config.ephemeral && config.database.is_none()),
             ledger: OnceLock::new(),
         }
     }

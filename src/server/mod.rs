@@ -1,6 +1,6 @@
 //! The composition root: joins all rooms to a running service, and takes it apart again.
 
-use std::{io, pin::pin, sync::Arc};
+use std::{future::pending, io, pin::pin, sync::Arc};
 
 use tokio::{
     net::TcpListener,
@@ -249,7 +249,10 @@ fn ended(last: StoreStatus, transport_ended: bool) -> Result<(), ServeError> {
 
 /// Ends when another process has taken the log over.
 async fn fenced(mut status: watch::Receiver<StoreStatus>) {
-    let _whoever_told_it_is_gone = status.wait_for(|it| *it == StoreStatus::Fenced).await;
+    // Of a log that is damaged, or of one's own, nobody tells any more.
+    if status.wait_for(|it| *it == StoreStatus::Fenced).await.is_err() {
+        pending().await
+    }
 }
 
 /// Everything that calls go through.

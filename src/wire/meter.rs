@@ -83,7 +83,7 @@ pub(super) const STATUS_NAMES: [&str; 17] = [
 const OTHER: &str = "OTHER";
 
 /// Every reason that an `ErrorInfo` of ours gives.
-const REASONS: [&str; 40] = [
+const REASONS: [&str; 43] = [
     "OVERLOADED",
     "INSUFFICIENT_FUNDS",
     "VERSION_MISMATCH",
@@ -108,10 +108,13 @@ const REASONS: [&str; 40] = [
     "LOG_DAMAGED",
     "LOG_FAILED",
     "LOG_FULL",
+    "LOG_UNREACHABLE",
     "LOG_UNREADABLE",
     status::MESSAGE_MALFORMED,
     "MESSAGE_TOO_LARGE",
     "METHOD_UNKNOWN",
+    "NOT_OWNER",
+    "OWNER_UNREACHABLE",
     "POSITION_NOT_REACHED",
     "QUOTA_EXCEEDED",
     "REQUEST_ID_REUSED",

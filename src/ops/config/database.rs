@@ -29,9 +29,10 @@ pub struct DatabaseUrl(String);
 impl FromStr for DatabaseUrl {
     type Err = Infallible;
 
-    /// Whatever it is: who complains of a flag repeats what was given.
+    /// Whatever it is: who complains of a flag repeats what was given. A line's end belongs to the
+    /// file that a secret is kept in.
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.trim_end_matches(['\r', '\n']).to_owned()))
     }
 }
 
