@@ -208,6 +208,10 @@ impl Config {
     }
 }
 
+/// The settings that are told only with a database.
+#[cfg(test)]
+pub(super) const KEYS: [&str; 5] = ["engine", "database_url", "lease", "advertise", "cluster_ca"];
+
 #[cfg(test)]
 mod tests {
     use super::{super::tests::parse as flags, *};

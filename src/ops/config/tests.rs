@@ -57,8 +57,6 @@ const SETTINGS: [(&str, &str, &str); 39] = [
     ("tails_per_principal", "1", "--tails-per-principal=65536"),
 ];
 
-/// Those that are told only with a database; `database.rs` has tests of them.
-const OF_DATABASE: [&str; 5] = ["engine", "database_url", "lease", "advertise", "cluster_ca"];
 const ADDRESS: &str = "expected an IP address with a port, such as 127.0.0.1:50051 or [::1]:50051";
 const WINDOW: &str = "expected a whole number from 1024 to 16777216";
 const CHECKPOINT: &str = "expected a whole number from 1024 to 1099511627776";
@@ -238,11 +236,11 @@ fn texts_of_any_kind_are_told_as_a_file_that_gives_them() {
 
 #[test]
 fn each_setting_is_overridden_by_itself() {
-    let others = || SETTINGS.into_iter().filter(|(key, ..)| !OF_DATABASE.contains(key));
-    for (index, (key, _, flag)) in others().enumerate() {
+    let settings = || SETTINGS.into_iter().filter(|(key, ..)| !database::KEYS.contains(key));
+    let (flags, file) = (fields(&of_flags()), fields(&of_file()));
+    assert_eq!(file.len(), settings().count());
+    for (index, (key, _, flag)) in settings().enumerate() {
         let config = resolve_with_file(&whole_file(), &[flag]).unwrap();
-        let (flags, file) = (fields(&of_flags()), fields(&of_file()));
-        assert_eq!(file.len(), others().count());
         for (other, field) in fields(&config).into_iter().enumerate() {
             let expected = if other == index { &flags[other] } else { &file[other] };
             assert_eq!(&field, expected, "field {other} with {key} as a flag");
@@ -250,10 +248,10 @@ fn each_setting_is_overridden_by_itself() {
     }
 }
 
-/// The settings as lines, in the order of [`SETTINGS`], but [`OF_DATABASE`].
+/// The settings as lines, in the order of [`SETTINGS`], but [`database::KEYS`].
 fn fields(config: &Config) -> Vec<String> {
-    let is_other = |line: &&str| !OF_DATABASE.contains(&line.split(' ').next().unwrap());
-    config.to_string().lines().filter(is_other).map(ToOwned::to_owned).collect()
+    let is_told = |line: &&str| !database::KEYS.contains(&line.split(' ').next().unwrap());
+    config.to_string().lines().filter(is_told).map(ToOwned::to_owned).collect()
 }
 
 #[test]
