@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How many faults there are unless told otherwise.
-const FAULTS: u64 = 10;
+const FAULTS: u64 = 6;
 const SERVERS: usize = 3;
 /// How long one may take to stand by or to own the ledger.
 const LEASE: Duration = Duration::from_secs(1);
