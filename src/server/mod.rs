@@ -251,7 +251,7 @@ fn ended(last: StoreStatus, transport_ended: bool) -> Result<(), ServeError> {
 async fn fenced(mut status: watch::Receiver<StoreStatus>) {
     // Of a log that is damaged, or of one's own, nobody tells any more.
     if status.wait_for(|it| *it == StoreStatus::Fenced).await.is_err() {
-        pending().await;
+        pending::<()>().await;
     }
 }
 
