@@ -66,15 +66,18 @@ impl From<Error> for CallError {
             return Self::Unreachable(format!("{error}{cause}"));
         };
         let (code, text) = (said.code(), said.message().to_owned());
-        // The classes of the codes: 08 connections, 57 an operator's doing.
-        if code.code().starts_with("08") || code.code().starts_with("57P") {
+        if *code == SqlState::DISK_FULL {
+            return Self::NoRoom;
+        }
+        // The classes of the codes: 08 connections, 53 too little of something, 57P an operator's
+        // doing. All of it may pass.
+        if ["08", "53", "57P"].iter().any(|class| code.code().starts_with(class)) {
             return Self::Unreachable(text);
         }
         match *code {
-            SqlState::DISK_FULL => Self::NoRoom,
-            SqlState::TOO_MANY_CONNECTIONS
-            | SqlState::READ_ONLY_SQL_TRANSACTION
-            | SqlState::QUERY_CANCELED => Self::Unreachable(text),
+            SqlState::READ_ONLY_SQL_TRANSACTION | SqlState::QUERY_CANCELED => {
+                Self::Unreachable(text)
+            }
             SqlState::T_R_SERIALIZATION_FAILURE
             | SqlState::T_R_DEADLOCK_DETECTED
             | SqlState::LOCK_NOT_AVAILABLE => Self::GivenUp(text),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use super::{Lease, Read, Source, StoreError, Stored};
 use crate::log::{
-    Block, ChainHash, Damage, Head, LogId, LogReader, ReadError, chain,
+    Block, ChainHash, Damage, Head, LogId, LogReader, ReadError, Scrubbed, chain,
     guard::{lock, read, write},
     recent::Recent,
 };
@@ -18,12 +18,15 @@ pub(super) struct Shared {
     source: Arc<dyn Source>,
     lease: Arc<Lease>,
     head: RwLock<Head>,
+    /// How far the log was read and verified when it was taken over.
+    verified: u64,
     recent: Mutex<Recent>,
 }
 
 impl Shared {
     pub(super) fn new(source: Arc<dyn Source>, lease: Arc<Lease>, head: Head) -> Self {
-        Self { source, lease, head: RwLock::new(head), recent: Mutex::default() }
+        let verified = head.position;
+        Self { source, lease, head: RwLock::new(head), verified, recent: Mutex::default() }
     }
 
     /// Shows blocks that have become durable, and the head after them.
@@ -61,6 +64,10 @@ impl LogReader for Shared {
 
     fn is_current(&self) -> bool {
         self.lease.owns()
+    }
+
+    fn scrubbed(&self) -> Scrubbed {
+        Scrubbed { position: self.verified, damage: None }
     }
 
     fn block(&self, position: u64) -> Result<Arc<Block>, ReadError> {

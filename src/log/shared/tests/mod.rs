@@ -26,7 +26,10 @@ pub(in crate::log) struct Node {
 
 /// A process that has joined, reads the whole log, and takes it over if that is allowed.
 pub(in crate::log) fn start(model: &Model) -> Option<Node> {
-    let (lease, mut keeper) = model.member();
+    start_as(model, model.member())
+}
+
+fn start_as(model: &Model, (lease, mut keeper): (Arc<Lease>, Keeper)) -> Option<Node> {
     keeper.step().unwrap();
     let mut standby = Standby::new(Arc::new(model.clone()), Arc::clone(&lease));
     let owner = standby.claim(&mut model.clone()).unwrap()?;
@@ -138,6 +141,22 @@ fn a_stalled_owner_shows_and_appends_nothing() {
     assert!(matches!(node.append(), Err(AppendError::Fenced(_))));
     assert!(matches!(node.append(), Err(AppendError::Latched)));
     assert!(!node.writer.has_room());
+    assert_eq!(next.append().unwrap().position, 6);
+    assert_eq!(read_all(&*next.reader), [(2, 100); 3]);
+}
+
+#[test]
+fn a_clock_that_stands_still_is_no_licence_to_append() {
+    let model = model();
+    let mut node = start_as(&model, model.member_by(Arc::new(|| Duration::ZERO))).unwrap();
+    node.append().unwrap();
+    model.pass(TIME);
+    let mut next = start(&model).unwrap();
+    next.append().unwrap();
+    // By its own clock no time has passed since.
+    assert!(node.lease.node().is_some());
+    assert!(matches!(node.append(), Err(AppendError::Fenced(_))));
+    assert_eq!(node.reader.head().position, 2);
     assert_eq!(next.append().unwrap().position, 6);
     assert_eq!(read_all(&*next.reader), [(2, 100); 3]);
 }

@@ -11,7 +11,8 @@ use crate::log::{
     Block, ChainHash, Head, LogId, chain,
     guard::lock,
     shared::{
-        Appended, Keeper, Lease, Members, NodeId, Read, Source, Store, StoreError, Stored, Tip,
+        Appended, Keeper, Lease, Members, Monotonic, NodeId, Read, Source, Store, StoreError,
+        Stored, Tip,
     },
 };
 
@@ -118,8 +119,13 @@ impl Model {
 
     /// A process that takes part: its lease, and what keeps it.
     pub(super) fn member(&self) -> (Arc<Lease>, Keeper) {
-        let (clock, ids) = (self.clone(), self.clone());
-        let lease = Lease::new(Arc::new(move || lock(&clock.0).now));
+        let clock = self.clone();
+        self.member_by(Arc::new(move || lock(&clock.0).now))
+    }
+
+    /// The same, by a clock of its own.
+    pub(super) fn member_by(&self, now: Monotonic) -> (Arc<Lease>, Keeper) {
+        let (ids, lease) = (self.clone(), Lease::new(now));
         let new_id = move || {
             let mut medium = lock(&ids.0);
             medium.next_id += 1;
