@@ -23,22 +23,31 @@ pub enum Engine {
 
 /// A URL as it was given. It may have a password in it, and is shown without.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(transparent)]
+#[serde(from = "String")]
 pub struct DatabaseUrl(String);
+
+impl From<String> for DatabaseUrl {
+    /// A line's end belongs to the file that a secret is kept in.
+    fn from(text: String) -> Self {
+        Self(text.trim_end_matches(['\r', '\n']).to_owned())
+    }
+}
 
 impl FromStr for DatabaseUrl {
     type Err = Infallible;
 
-    /// Whatever it is: who complains of a flag repeats what was given. A line's end belongs to the
-    /// file that a secret is kept in.
+    /// Whatever it is: who complains of a flag repeats what was given.
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.trim_end_matches(['\r', '\n']).to_owned()))
+        Ok(Self::from(text.to_owned()))
     }
 }
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (address, query) = self.0.split_once('?').unwrap_or((&self.0, ""));
+        let (address, query) = match self.0.split_once('?') {
+            Some((address, query)) => (address, Some(query)),
+            None => (self.0.as_str(), None),
+        };
         let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
         let (user, place) = rest.rsplit_once('@').unwrap_or(("", rest));
         write!(f, "{scheme}://")?;
@@ -48,7 +57,7 @@ impl fmt::Display for DatabaseUrl {
             None => write!(f, "{user}@")?,
         }
         f.write_str(place)?;
-        for (number, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
+        for (number, pair) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
             let is_secret = pair.split_once('=').is_some_and(|(key, _)| key == "password");
             let shown = if is_secret { "password=***" } else { pair };
             write!(f, "{}{shown}", if number == 0 { '?' } else { '&' })?;
@@ -285,6 +294,9 @@ mod tests {
             ("postgres://u@h/d?password=geheim&a=b", "postgres://u@h/d?password=***&a=b"),
             ("postgres://h/d", "postgres://h/d"),
             ("postgres:///d?host=/run", "postgres:///d?host=/run"),
+            ("postgres://h/d?", "postgres://h/d?"),
+            ("postgres://h/d?a=b&&password=&", "postgres://h/d?a=b&&password=***&"),
+            ("postgres://h/d\r\n", "postgres://h/d"),
         ] {
             let url: DatabaseUrl = url.parse().unwrap();
             assert_eq!((url.to_string(), format!("{url:?}")), (shown.into(), shown.into()));
