@@ -21,6 +21,7 @@ use tonic::{
 use super::{
     Peer,
     call_line::{self, Ended, Ids},
+    guarded,
     meter::{self, Meter, STATUS_NAMES},
     methods::{self, METHODS},
 };
@@ -61,8 +62,9 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let call = Call::begin(self.meter.clone(), &request);
-        Answer { call: Some(call), coming: self.service.call(request) }
+        // A call that cannot be counted is carried out all the same.
+        let call = guarded::attempt(|| Call::begin(self.meter.clone(), &request)).ok();
+        Answer { call, coming: self.service.call(request) }
     }
 }
 
@@ -153,7 +155,7 @@ impl Drop for Call {
 
 /// An answer that is still to come.
 pub struct Answer<F> {
-    /// None once it is there.
+    /// None once it is there, and where counting it has panicked.
     call: Option<Call>,
     coming: F,
 }
