@@ -1,13 +1,6 @@
 //! Owning the ledger of a database as a server does, for as long as a command needs it.
 
-use std::{
-    sync::{
-        Arc,
-        mpsc::{Sender, channel},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{sync::Arc, thread, time::Duration};
 
 use uuid::Uuid;
 
@@ -15,7 +8,7 @@ use super::CliError;
 use crate::{
     log::{
         LogId,
-        shared::{Keeper, Lease, Monotonic, Owner, Store},
+        shared::{Keeper, Lease, Membership, Monotonic, Owner, Store},
     },
     postgres::{Database, Epochs, Nodes},
 };
@@ -46,19 +39,6 @@ pub(super) struct Owned {
     pub(super) membership: Membership,
 }
 
-/// Keeps this process a member until it is dropped.
-pub(super) struct Membership {
-    told: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        drop(self.told.take());
-        let _it_ends_by_itself = self.thread.take().map(JoinHandle::join);
-    }
-}
-
 impl Owned {
     /// Joins, and takes the ledger, unless a server has it.
     ///
@@ -70,10 +50,7 @@ impl Owned {
         let new_id = Box::new(|| *Uuid::now_v7().as_bytes());
         let mut keeper = Keeper::new(members, Arc::clone(&lease), site.lease, new_id);
         keeper.step()?;
-        let (told, tells) = channel();
-        let thread = thread::Builder::new().name("daybook-lease".into());
-        let thread = thread.spawn(move || keeper.run(&tells))?;
-        let membership = Membership { told: Some(told), thread: Some(thread) };
+        let membership = Membership::begin(keeper)?;
         let mut store: Box<dyn Store> = Box::new(Epochs::new(site.database.clone(), log_id));
         let until = (site.now)().saturating_add(OWN_WITHIN);
         loop {

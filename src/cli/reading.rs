@@ -96,8 +96,7 @@ impl Reading {
             for block in &blocks {
                 let log_id = self.follower.log_id();
                 self.fold.add(&log_id, block).map_err(|wrong| {
-                    let (position, what) = (block.first_position(), wrong.to_string());
-                    Damage { file: "blocks".into(), offset: 0, position, what }
+                    Damage::in_table("blocks", block.first_position(), wrong.to_string())
                 })?;
                 each(block)?;
                 self.blocks = self.blocks.saturating_add(1);

@@ -2,6 +2,9 @@
 
 use super::{AccountId, Amount, Balance, CurrencyCode, Owner, TransferError};
 
+/// The reason that is told for money that a failed transfer gave back.
+pub const COMPENSATION: &str = "compensation";
+
 /// One event of a decision: which of the accounts it touched, and what happened to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {

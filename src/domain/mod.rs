@@ -25,7 +25,7 @@ mod tests;
 pub use account::{Account, AccountState, Compact, Inconsistent};
 pub use command::{Action, Command, Parties};
 pub use decision::{Decision, Touched};
-pub use event::{Event, EventKind, Fact};
+pub use event::{COMPENSATION, Event, EventKind, Fact};
 pub use id::{AccountId, IdError, RequestId, SagaId};
 pub use ledger::{Context, Ledger};
 pub use money::{AMOUNT_MAX_MINOR, Amount, Balance, CurrencyCode};

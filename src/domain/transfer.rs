@@ -13,6 +13,19 @@ pub enum TransferError {
     BalanceLimit,
 }
 
+impl TransferError {
+    /// What it is called wherever somebody is told of it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InsufficientFunds => "INSUFFICIENT_FUNDS",
+            Self::DestinationNotFound => "DESTINATION_NOT_FOUND",
+            Self::DestinationClosed => "DESTINATION_CLOSED",
+            Self::BalanceLimit => "BALANCE_LIMIT",
+        }
+    }
+}
+
 /// Where a transfer stands: the step to take now, or how it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransferPhase {

@@ -5,12 +5,12 @@ use std::sync::{Arc, RwLock};
 
 use super::block::blocks_of;
 use super::guard::{read, write};
-use super::{AppendError, Block, Group, Head, LogId, LogReader, LogWriter, ReadError, chain};
+use super::{AppendError, Block, Group, Head, LogId, LogReader, LogWriter, ReadError};
 
 /// Makes an empty log.
 #[must_use]
 pub fn open(log_id: LogId) -> (Box<dyn LogWriter>, Arc<dyn LogReader>) {
-    let head = Head { position: 0, hash: chain::start(&log_id), bytes: 0 };
+    let head = Head::start(&log_id);
     let log =
         Arc::new(MemoryLog { log_id, state: RwLock::new(State { head, blocks: Vec::new() }) });
     let writer = MemoryWriter { log: Arc::clone(&log), closed: false };

@@ -126,6 +126,13 @@ pub struct Damage {
     pub what: String,
 }
 
+impl Damage {
+    /// Of a log whose blocks are in no file, but in a table.
+    pub(crate) fn in_table(table: &str, position: u64, what: impl Into<String>) -> Self {
+        Self { file: table.to_owned(), offset: 0, position, what: what.into() }
+    }
+}
+
 /// What was verified of a log since it was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scrubbed {

@@ -66,8 +66,9 @@ impl Events {
     pub fn compare(&mut self, blocks: &[Block]) -> Result<(), ReadError> {
         let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else { return Ok(()) };
         let columns = Columns::of(&self.codec, blocks.iter());
-        let columns = columns
-            .map_err(|error| damaged("blocks", first.first_position(), &error.to_string()))?;
+        let columns = columns.map_err(|error| {
+            Damage::in_table("blocks", first.first_position(), error.to_string())
+        })?;
         let (from, to) = (self.compared.saturating_add(1), signed(last.last_position()));
         let mut values: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
             vec![&PARTITION, &from, &to];
@@ -84,7 +85,7 @@ impl Events {
             Some((position, _, true)) => (position, "the row is of no event"),
             Some((position, false, false)) => (position, "the row says something else"),
         };
-        Err(damaged("events", unsigned(what.0), what.1).into())
+        Err(Damage::in_table("events", unsigned(what.0), what.1).into())
     }
 
     /// Finds nothing to be where no log is.
@@ -100,7 +101,8 @@ impl Events {
         match stray.map_err(unreadable)? {
             None => Ok(()),
             Some((table, position)) => {
-                Err(damaged(&table, unsigned(position), "the row is outside of the log").into())
+                let what = "the row is outside of the log";
+                Err(Damage::in_table(&table, unsigned(position), what).into())
             }
         }
     }
@@ -108,8 +110,4 @@ impl Events {
 
 fn unreadable(error: super::session::CallError) -> ReadError {
     ReadError::Io(std::io::Error::other(StoreError::from(error)))
-}
-
-fn damaged(table: &str, position: u64, what: &str) -> Damage {
-    Damage { file: table.into(), offset: 0, position, what: what.into() }
 }

@@ -7,13 +7,10 @@ use uuid::Uuid;
 
 use super::signed;
 use crate::{
-    domain::{Balance, Fact, RequestId, TransferError},
+    domain::{Balance, COMPENSATION, Fact, RequestId},
     event_store::{Codec, Entry, Malformed, Numbered},
     log::Block,
 };
-
-/// Why a deposit was made that gives a failed transfer's money back.
-const COMPENSATION: &str = "compensation";
 
 /// The columns of the events of an append.
 #[derive(Default)]
@@ -148,19 +145,10 @@ impl<'a> Told<'a> {
             },
             Fact::TransferCompleted => Self { name: "TransferCompleted", ..nothing },
             Fact::TransferFailed { error } => {
-                Self { name: "TransferFailed", error: Some(error_name(*error)), ..nothing }
+                Self { name: "TransferFailed", error: Some(error.name()), ..nothing }
             }
             Fact::AccountClosed => Self { name: "AccountClosed", ..nothing },
         }
-    }
-}
-
-fn error_name(error: TransferError) -> &'static str {
-    match error {
-        TransferError::InsufficientFunds => "INSUFFICIENT_FUNDS",
-        TransferError::DestinationNotFound => "DESTINATION_NOT_FOUND",
-        TransferError::DestinationClosed => "DESTINATION_CLOSED",
-        TransferError::BalanceLimit => "BALANCE_LIMIT",
     }
 }
 

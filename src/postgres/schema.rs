@@ -151,12 +151,9 @@ pub fn begin_migration(database: &Database, log_id: LogId) -> Result<(), StartEr
 /// [`StartError`].
 pub fn set_whole(database: &Database, is_whole: bool) -> Result<(), StartError> {
     let mut session = Session::open(database, Use::Write)?;
-    session.take_warned();
-    session.execute(SET_UP_WITHIN, "update daybook_schema set is_whole = $1", &[&is_whole])?;
-    if session.take_warned() {
-        let text = "whether the log is whole is not certain to be durable";
-        return Err(StartError::Unreachable(text.into()));
-    }
+    session.certainly("whether the log is whole", |session| {
+        session.execute(SET_UP_WITHIN, "update daybook_schema set is_whole = $1", &[&is_whole])
+    })?;
     Ok(())
 }
 

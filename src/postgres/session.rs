@@ -186,6 +186,21 @@ impl Session {
         self.run(within, self.client.batch_execute(sql))
     }
 
+    /// Makes a change that somebody rests on. What the server warns of when it commits may not be
+    /// durable, whatever it says.
+    pub(super) fn certainly<T>(
+        &mut self,
+        what: &str,
+        change: impl FnOnce(&mut Self) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        self.take_warned();
+        let changed = change(self)?;
+        if self.take_warned() {
+            return Err(CallError::Unreachable(format!("{what} is not certain to be durable")));
+        }
+        Ok(changed)
+    }
+
     /// Whether the server has warned of anything since the last call.
     pub(super) fn take_warned(&self) -> bool {
         self.warned.swap(false, Ordering::AcqRel)

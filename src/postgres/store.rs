@@ -137,14 +137,8 @@ impl Store for Epochs {
     }
 
     fn touch(&mut self) -> Result<Tip, StoreError> {
-        let tip = self.link.call(|session| {
-            session.take_warned();
-            let tip = tip(session.query(TOUCH, &[&PARTITION])?.first())?;
-            if session.take_warned() {
-                return Err(CallError::Unreachable("the head is not certain to be durable".into()));
-            }
-            Ok(tip)
-        })?;
+        let touch = |session: &mut Session| tip(session.query(TOUCH, &[&PARTITION])?.first());
+        let tip = self.link.call(|session| session.certainly("the head", touch))?;
         tip.ok_or_else(|| StoreError::Refused("the log has no head".into()))
     }
 
@@ -167,14 +161,8 @@ impl Store for Epochs {
     fn seal(&mut self, epoch: u64) -> Result<Option<Head>, StoreError> {
         let epoch = signed(epoch);
         // Not twice: the second time would say that somebody else had done it.
-        let sealed = self.link.call_once(|session| {
-            session.take_warned();
-            let tip = tip(session.query(SEAL, &[&PARTITION, &epoch])?.first())?;
-            if session.take_warned() {
-                return Err(CallError::Unreachable("the seal is not certain to be durable".into()));
-            }
-            Ok(tip)
-        })?;
+        let seal = |session: &mut Session| tip(session.query(SEAL, &[&PARTITION, &epoch])?.first());
+        let sealed = self.link.call_once(|session| session.certainly("the seal", seal))?;
         Ok(sealed.map(|tip| tip.head))
     }
 

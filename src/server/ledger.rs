@@ -21,7 +21,7 @@ use super::{
     metrics::Sources,
     recovery::{self, Recovered},
     scrubber,
-    shared::{self, Around, Membership, Owned},
+    shared::{self, Around, Owned},
 };
 use crate::{
     event_store::{self, EventStore, History, Parts, State, Stopper},
@@ -29,6 +29,7 @@ use crate::{
         LogReader, LogWriter,
         file::{self, Checkpoints, Directory, Scrubber, SpareMaker, StdDisk},
         memory,
+        shared::Membership,
     },
     ops::{Clock, config::Config},
     views::{Books, Fold, Views, follow},
@@ -215,8 +216,8 @@ impl Running {
             stopper.stop();
         }
         drop(self.scrub);
-        let lease = self.membership.map(Membership::end);
-        for thread in self.threads.into_iter().chain(lease) {
+        drop(self.membership);
+        for thread in self.threads {
             let _a_panic_was_reported_by_its_hook = thread.join();
         }
         if let Some(RunningCheckpointer { stopping: _, stop, thread }) = self.checkpointer {

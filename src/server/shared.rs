@@ -1,13 +1,6 @@
 //! A ledger whose log several processes share: standing by until it is this one's.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::Path,
-    sync::{Arc, mpsc as blocking},
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, thread, time::Duration};
 
 use tokio::sync::watch;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto::ring};
@@ -20,7 +13,7 @@ use crate::{
     event_store::State,
     log::{
         Damage, LogReader, LogWriter, ReadError,
-        shared::{Keeper, Lease, Monotonic, Owner, Standby, StandbyError, Store},
+        shared::{Keeper, Lease, Membership, Monotonic, Owner, Standby, StandbyError, Store},
     },
     ops::{
         config::{Config, ConfigError, DatabaseConfig, Security},
@@ -105,26 +98,6 @@ pub(super) struct Owned {
     pub(super) reader: Arc<dyn LogReader>,
     pub(super) writer: Box<dyn LogWriter>,
     pub(super) membership: Membership,
-}
-
-/// Keeps this process a member until it is dropped.
-pub(super) struct Membership {
-    _told: blocking::Sender<()>,
-    thread: JoinHandle<()>,
-}
-
-impl Membership {
-    fn begin(keeper: Keeper) -> io::Result<Self> {
-        let (told, tells) = blocking::channel();
-        let thread = thread::Builder::new().name("daybook-lease".into());
-        let thread = thread.spawn(move || keeper.run(&tells))?;
-        Ok(Self { _told: told, thread })
-    }
-
-    /// The thread, which ends now.
-    pub(super) fn end(self) -> JoinHandle<()> {
-        self.thread
-    }
 }
 
 /// Where a database is, as the settings say.

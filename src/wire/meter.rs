@@ -255,10 +255,11 @@ mod tests {
 
     use super::*;
 
-    /// Literals in capitals are reasons where statuses are made.
+    /// Literals in capitals are reasons where statuses are made, and where those of transfers are
+    /// named.
     #[test]
     fn every_reason_of_the_wire_is_counted_by_its_name() {
-        let source = include_str!("status.rs");
+        let source = concat!(include_str!("status.rs"), include_str!("../domain/transfer.rs"));
         let literals: Vec<_> = source.split('"').skip(1).step_by(2).collect();
         let is_reason = |text: &&&str| {
             text.len() > 4 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')

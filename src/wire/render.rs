@@ -3,16 +3,13 @@
 use prost_types::Timestamp;
 use uuid::Uuid;
 
-use super::status::transfer_reason;
 use crate::{
-    domain::{AccountState, Balance, EventKind, Fact, Principal},
+    domain::{AccountState, Balance, COMPENSATION, EventKind, Fact, Principal, TransferError},
     event_store::{Entry, EventIds, Numbered},
     proto,
     views::{AccountView, Recorded, SagaState, SagaView, StepState, Transaction, TransactionKind},
 };
 
-/// The reason of a deposit that gives money back.
-const COMPENSATION: &str = "compensation";
 /// The only kind of saga that there is.
 const MONEY_TRANSFER: &str = "MoneyTransfer";
 
@@ -82,9 +79,9 @@ fn payload(fact: &Fact, reason: &str) -> proto::event::Payload {
             })
         }
         Fact::TransferCompleted => Payload::TransferCompleted(proto::TransferCompleted {}),
-        Fact::TransferFailed { error } => Payload::TransferFailed(proto::TransferFailed {
-            error: transfer_reason(*error).to_owned(),
-        }),
+        Fact::TransferFailed { error } => {
+            Payload::TransferFailed(proto::TransferFailed { error: error.name().to_owned() })
+        }
         Fact::AccountClosed => Payload::AccountClosed(proto::AccountClosed {}),
     }
 }
@@ -153,7 +150,7 @@ pub(super) fn saga(view: &SagaView) -> proto::Saga {
         to_account_id: id(view.to.uuid()),
         amount_minor: view.amount.minor(),
         steps: view.steps.iter().map(step).collect(),
-        error: view.error.map(transfer_reason).unwrap_or_default().to_owned(),
+        error: view.error.map(TransferError::name).unwrap_or_default().to_owned(),
         start_time: Some(time(view.time_micros)),
         end_time: Some(time(view.time_micros)),
         reason: view.reason.to_string(),

@@ -334,16 +334,6 @@ fn unmet(reason: &'static str, refusal: &Refusal, account_id: AccountId) -> Repo
         .precondition(account_id)
 }
 
-/// The reason of a transfer's error, as in its `TransferFailed` event.
-pub(super) fn transfer_reason(error: TransferError) -> &'static str {
-    match error {
-        TransferError::InsufficientFunds => "INSUFFICIENT_FUNDS",
-        TransferError::DestinationNotFound => "DESTINATION_NOT_FOUND",
-        TransferError::DestinationClosed => "DESTINATION_CLOSED",
-        TransferError::BalanceLimit => "BALANCE_LIMIT",
-    }
-}
-
 /// What a transfer that began and failed is answered with.
 pub(super) fn transfer_failed(saga: &SagaView, error: TransferError, replayed: bool) -> Status {
     let (account_id, what) = match error {
@@ -353,7 +343,7 @@ pub(super) fn transfer_failed(saga: &SagaView, error: TransferError, replayed: b
         TransferError::BalanceLimit => (saga.to, "would exceed 10^15 minor units"),
     };
     let message = format!("transfer {} failed: account {account_id} {what}", saga.id);
-    Report::new(Code::FailedPrecondition, transfer_reason(error), message)
+    Report::new(Code::FailedPrecondition, error.name(), message)
         .with("account_id", account_id)
         .with("saga_id", saga.id)
         .with("position", saga.position)

@@ -5,7 +5,12 @@
 //! `DAYBOOK_TEST_FAULTS` sets how many faults the cluster meets, `DAYBOOK_TEST_SEED` by which
 //! chance. The tests of the API run over this engine as well: see `tests/postgres/suite`.
 
-use crate::engine;
+use std::{path::Path, time::Duration};
+
+use daybook::proto::OpenAccountRequest;
+use tonic::Status;
+
+use crate::{crash::call::Client, engine, process::Server};
 
 mod cluster;
 mod fencing;
@@ -20,4 +25,20 @@ mod verify;
 fn new_ledger() -> Option<String> {
     engine::server()?;
     Some(engine::ledger(&uuid::Uuid::now_v7().to_string()))
+}
+
+/// A server of a ledger that others may serve, once it stands by for one of them or owns it.
+async fn member(url: &str, lease: Duration) -> Server {
+    let lease = format!("{}ms", lease.as_millis());
+    let flags = ["--engine", "postgres", "--database-url", url, "--lease", &lease];
+    let mut server = Server::spawn_with(Path::new("unused"), &flags);
+    server.wait_for_line("the log is ").await;
+    server
+}
+
+/// Opens an account. Gives its position.
+async fn open(client: &mut Client) -> Result<i64, Status> {
+    let open = OpenAccountRequest { owner: "Ada Lovelace".to_owned(), ..Default::default() };
+    let opened = client.open_account(open).await?.into_inner();
+    Ok(opened.event.expect("an opening is an event").position)
 }

@@ -168,10 +168,7 @@ impl Server {
 
     /// Waits until the process has written a line with this text.
     pub(crate) async fn wait_for_line(&mut self, text: &str) {
-        let has_line = |told: &Told| told.lines.iter().any(|line| line.contains(text));
-        let found = timeout(START_WITHIN, self.told.wait_for(|told| has_line(told))).await;
-        let found = found.is_ok_and(|found| found.is_ok());
-        assert!(found, "no line has {text:?}: {:?}", self.lines());
+        assert!(self.tells(text).await, "no line has {text:?}: {:?}", self.lines());
     }
 
     /// Waits until the process has written a line with this text, or has ended without one.

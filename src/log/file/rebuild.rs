@@ -81,8 +81,7 @@ impl<'a> Rebuild<'a> {
         } else {
             return Ok(self.add(block)?);
         };
-        let (position, what) = (block.first_position(), what.to_owned());
-        Err(Damage { file: "blocks".into(), offset: 0, position, what }.into())
+        Err(Damage::in_table("blocks", block.first_position(), what).into())
     }
 
     fn add(&mut self, block: &Block) -> Result<(), OpenError> {

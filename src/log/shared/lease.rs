@@ -1,11 +1,12 @@
 //! The lease: for how long a process may believe that what it knows of the log is all there is.
 
 use std::{
-    fmt,
+    fmt, io,
     sync::{
         Arc, Mutex,
-        mpsc::{Receiver, RecvTimeoutError},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
+    thread::{Builder, JoinHandle},
     time::Duration,
 };
 
@@ -123,7 +124,7 @@ impl Keeper {
     }
 
     /// Renews until whoever told it to is gone, and leaves then.
-    pub fn run(mut self, told: &Receiver<()>) {
+    fn run(mut self, told: &Receiver<()>) {
         let pause = self.time.checked_div(RENEWALS).unwrap_or_default();
         while told.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             if let Err(failure) = self.step() {
@@ -133,5 +134,33 @@ impl Keeper {
         if let Some(node) = self.node {
             let _it_ends_by_itself = self.members.leave(node);
         }
+    }
+}
+
+/// Keeps a process a member, on a thread of its own, until it is dropped.
+pub struct Membership {
+    /// Always there, until it is dropped; the thread as well.
+    told: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Membership {
+    /// Goes on with a keeper that has joined.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn begin(keeper: Keeper) -> io::Result<Self> {
+        let (told, tells) = channel();
+        let thread = Builder::new().name("daybook-lease".into());
+        let thread = thread.spawn(move || keeper.run(&tells))?;
+        Ok(Self { told: Some(told), thread: Some(thread) })
+    }
+}
+
+/// Waits until the process is no member any more.
+impl Drop for Membership {
+    fn drop(&mut self) {
+        drop(self.told.take());
+        let _a_panic_was_reported_by_its_hook = self.thread.take().map(JoinHandle::join);
     }
 }

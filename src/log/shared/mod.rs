@@ -31,7 +31,7 @@ mod writer;
 
 pub use follower::Follower;
 pub use import::Import;
-pub use lease::{Keeper, Lease, Monotonic};
+pub use lease::{Keeper, Lease, Membership, Monotonic};
 pub use standby::{Ends, Owner, Standby, StandbyError};
 
 /// The id of a process that takes part, chosen at random and never used again.

@@ -125,5 +125,5 @@ pub(super) fn verified(
 }
 
 pub(super) fn damaged(position: u64, what: &str) -> Damage {
-    Damage { file: "blocks".into(), offset: 0, position, what: what.into() }
+    Damage::in_table("blocks", position, what)
 }

@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    Follower, Lease, NodeId, Source, Store, StoreError,
-    reader::{Shared, damaged},
-    writer::Writer,
-};
+use super::{Follower, Lease, NodeId, Source, Store, StoreError, reader::damaged, writer::Writer};
 use crate::log::{Block, Damage, Head, LogId, LogReader, LogWriter, ReadError};
 
 /// How many blocks are read at once.
@@ -131,10 +127,7 @@ impl Standby {
         if (head.position, head.hash) != (owner.head.position, owner.head.hash) {
             return Err(damaged(head.position, "the head stands for another log"));
         }
-        self.lease.set_owner(Some(owner.node));
-        let shared = Arc::new(Shared::new(source, Arc::clone(&self.lease), owner.head));
-        let place = (owner.node, owner.epoch);
-        let writer = Writer::new(store, Arc::clone(&shared), self.lease, place);
-        Ok((Box::new(writer), shared))
+        let (writer, reader) = Writer::take(store, source, self.lease, owner);
+        Ok((Box::new(writer), reader))
     }
 }

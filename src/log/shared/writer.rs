@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use tracing::{info, warn};
 
-use super::{Appended, Lease, NodeId, Store, StoreError, Tip, reader::Shared};
+use super::{Appended, Lease, NodeId, Owner, Source, Store, StoreError, Tip, reader::Shared};
 use crate::log::{
     AppendError, Block, ChainHash, Group, Head, LogReader as _, LogWriter, block::blocks_of,
 };
@@ -35,13 +35,19 @@ enum End {
 }
 
 impl Writer {
-    pub(super) fn new(
+    /// The two ends of a log that is this process's from now on.
+    pub(super) fn take(
         store: Box<dyn Store>,
-        shared: Arc<Shared>,
+        source: Arc<dyn Source>,
         lease: Arc<Lease>,
-        (node, epoch): (NodeId, u64),
-    ) -> Self {
-        Self { store, shared, lease, node, epoch, doubt: None, is_full: false, end: None }
+        owner: Owner,
+    ) -> (Self, Arc<Shared>) {
+        let Owner { node, epoch, head } = owner;
+        lease.set_owner(Some(node));
+        let shared = Arc::new(Shared::new(source, Arc::clone(&lease), head));
+        let readers = Arc::clone(&shared);
+        let (doubt, is_full, end) = (None, false, None);
+        (Self { store, shared, lease, node, epoch, doubt, is_full, end }, readers)
     }
 
     /// Makes sure that the log is still this process's, as far as its lease tells. If that has

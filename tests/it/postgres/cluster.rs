@@ -2,7 +2,7 @@
 //! owns it is killed, stopped past its lease, or asked to go; connections are cut; the database
 //! crashes. Whatever server a client asks, what was acknowledged is there, once, in order.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use tokio::time::sleep;
 
@@ -90,7 +90,7 @@ impl Cluster {
     /// Starts as many servers as are missing.
     async fn complete(&mut self) {
         while self.servers.len() < SERVERS {
-            self.servers.push(server(&self.url).await);
+            self.servers.push(super::member(&self.url, LEASE).await);
         }
     }
 
@@ -129,16 +129,6 @@ impl Cluster {
             return;
         }
     }
-}
-
-/// A server that takes part, once it has found out what the others do.
-async fn server(url: &str) -> Server {
-    let lease = format!("{}ms", LEASE.as_millis());
-    let flags = ["--engine", "postgres", "--database-url", url, "--lease", &lease];
-    let mut server = Server::spawn_with(Path::new("unused"), &flags);
-    // It stands by for another one, or owns it.
-    server.wait_for_line("the log is ").await;
-    server
 }
 
 impl Fault {

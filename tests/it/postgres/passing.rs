@@ -1,34 +1,21 @@
 //! What a server passes on to the owner of the ledger, and what it does not. That it answers as
 //! the owner does is shown by the tests of the API, which run over such a server as well.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
-use daybook::proto::{GetStatsRequest, OpenAccountRequest, TailEventsRequest};
+use daybook::proto::{GetStatsRequest, TailEventsRequest};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use super::{member, open};
 use crate::{
     crash::{audit::Reader, call::Client},
     engine,
-    process::Server,
 };
 
 /// Longer than any test: nobody takes over.
-const LEASE: &str = "60s";
+const LEASE: Duration = Duration::from_secs(60);
 const WITHIN: Duration = Duration::from_secs(20);
-
-async fn server(url: &str) -> Server {
-    let flags = ["--engine", "postgres", "--database-url", url, "--lease", LEASE];
-    let mut server = Server::spawn_with(Path::new("unused"), &flags);
-    server.wait_for_line("the log is ").await;
-    server
-}
-
-async fn open(client: &mut Client) -> Result<i64, Status> {
-    let open = OpenAccountRequest { owner: "Ada Lovelace".to_owned(), ..Default::default() };
-    let opened = client.open_account(open).await?.into_inner();
-    Ok(opened.event.expect("an opening is an event").position)
-}
 
 fn reason(status: &Status) -> String {
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
@@ -40,7 +27,7 @@ fn reason(status: &Status) -> String {
 #[tokio::test]
 async fn whoever_is_asked_has_one_ledger() {
     let Some(url) = super::new_ledger() else { return };
-    let (owner, other) = (server(&url).await, server(&url).await);
+    let (owner, other) = (member(&url, LEASE).await, member(&url, LEASE).await);
     let mut clients = [Client::new(owner.connect().await), Client::new(other.connect().await)];
     for position in 1..=10 {
         let asked = usize::try_from(position).unwrap() % 2;
@@ -58,16 +45,16 @@ async fn whoever_is_asked_has_one_ledger() {
 #[tokio::test]
 async fn a_call_is_passed_on_once() {
     let Some(url) = super::new_ledger() else { return };
-    let (_owner, one, other) = (server(&url).await, server(&url).await, server(&url).await);
-    for (server, says) in [(&one, &other), (&other, &one)] {
+    let _owner = member(&url, LEASE).await;
+    let (mut one, mut other) = (member(&url, LEASE).await, member(&url, LEASE).await);
+    let [of_one, of_other] = [&one, &other].map(|server| format!("http://{}", server.address()));
+    for (server, says) in [(&mut one, of_other), (&mut other, of_one)] {
         let sql = format!(
-            "update nodes set address = 'http://{}' where id = (select owner from assignment)",
-            says.address()
+            "update nodes set address = '{says}' where id = (select owner from assignment)"
         );
         engine::execute(&url, &sql);
         let mut client = Client::new(server.connect().await);
-        let line = format!("http://{}", says.address());
-        assert!(server_tells(server, &line).await);
+        assert!(server.tells(&says).await);
         let status = open(&mut client).await.unwrap_err();
         assert_eq!(reason(&status), "NOT_OWNER");
     }
@@ -75,22 +62,12 @@ async fn a_call_is_passed_on_once() {
     assert!(events.is_empty(), "nothing was carried out");
 }
 
-async fn server_tells(server: &Server, text: &str) -> bool {
-    for _ in 0..500 {
-        if server.lines().iter().any(|line| line.contains(text)) {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    false
-}
-
 /// Intent: when the owner is gone, who asked another server is told so, also in the middle of a
 /// stream.
 #[tokio::test]
 async fn an_owner_that_is_gone_is_told_of() {
     let Some(url) = super::new_ledger() else { return };
-    let (mut owner, other) = (server(&url).await, server(&url).await);
+    let (mut owner, other) = (member(&url, LEASE).await, member(&url, LEASE).await);
     let channel = other.connect().await;
     let mut client = Client::new(channel.clone());
     assert_eq!(open(&mut client).await.unwrap(), 1);

@@ -1,13 +1,10 @@
 //! How long a ledger is without an owner: after a kill, and when the owner is asked to stop.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use daybook::proto::OpenAccountRequest;
 use tokio::time::sleep;
 
+use super::{member, open};
 use crate::{crash::call::Client, process::Server};
 
 /// The lease of these servers.
@@ -19,30 +16,19 @@ const STOPPED_MAX: Duration = Duration::from_millis(200);
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const ROUNDS: usize = 3;
 
-async fn server(url: &str) -> Server {
-    let flags = ["--engine", "postgres", "--database-url", url, "--lease", "1s"];
-    let mut server = Server::spawn_with(Path::new("unused"), &flags);
-    server.wait_for_line("the log is ").await;
-    server
-}
-
-async fn open(client: &mut Client) -> bool {
-    let open = OpenAccountRequest { owner: "Ada Lovelace".to_owned(), ..Default::default() };
-    client.open_account(open).await.is_ok()
-}
-
 /// For how long no command is accepted by the one that stands by after the owner's end began.
 async fn gap(url: &str, end: impl FnOnce(&mut Server)) -> Duration {
-    let mut owner = server(url).await;
-    let other = server(url).await;
+    let mut owner = member(url, LEASE).await;
+    let other = member(url, LEASE).await;
     let mut client = Client::new(other.connect().await);
-    while !open(&mut client).await {
+    while open(&mut client).await.is_err() {
         sleep(LOOK_AGAIN).await;
     }
     let begun = Instant::now();
     end(&mut owner);
     // The old owner may still accept what is passed on to it.
-    while !other.lines().iter().any(|line| line.contains("\"serving\"")) || !open(&mut client).await
+    while !other.lines().iter().any(|line| line.contains("\"serving\""))
+        || open(&mut client).await.is_err()
     {
         sleep(LOOK_AGAIN).await;
     }

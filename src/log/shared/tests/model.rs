@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::log::{
-    Block, ChainHash, Head, LogId, chain,
+    Block, ChainHash, Head, LogId,
     guard::lock,
     shared::{
         Appended, Keeper, Lease, Members, Monotonic, NodeId, Read, Source, Store, StoreError,
@@ -73,7 +73,7 @@ impl Medium {
 
 impl Model {
     pub(in crate::log) fn new(log_id: LogId) -> Self {
-        let head = Head { position: 0, hash: chain::start(&log_id), bytes: 0 };
+        let head = Head::start(&log_id);
         Self(Arc::new(Mutex::new(Medium {
             log_id,
             now: Duration::ZERO,
