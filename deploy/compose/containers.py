@@ -24,9 +24,14 @@ def sh(script):
 
 
 def said(command):
-    """The exit code of a command, and what it said."""
+    """The exit code of a command, and what it said.
+
+    Not all of that is text: the program that is to be asked may be mounted at this moment, and a
+    shell tries to read it.
+    """
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        check=False,
     )
     return done.returncode, done.stdout
 
