@@ -116,7 +116,8 @@ def delayed(place, tally):
     for call in book.accepted():
         if not any(call.sent <= sync.begin and sync.end <= call.answered for sync in syncs):
             raise Wrong("an answer came before the sync that makes it durable had returned")
-    early = [sync for sync in syncs if sync.end - sync.begin < DELAY_MICROS / 1e6]
+    # Strace takes the time after it has begun to wait, on a busy machine well after.
+    early = [sync for sync in syncs if sync.end - sync.begin < DELAY_MICROS / 1e6 / 2]
     if early or len(book.accepted()) < 20:
         raise Wrong(f"{len(early)} syncs were not late, {len(book.accepted())} answers")
     tally.faults += len(syncs)
