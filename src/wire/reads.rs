@@ -31,6 +31,10 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 /// the page cache most of the time, and then more would only take the processor in turns.
 const LOG_READS_MAX: usize = 4;
 
+/// How many tails may have large messages at once. One that stops taking them keeps a place, and a
+/// message of a few dozen kilobytes.
+const LARGE_TAILS_MAX: usize = 16;
+
 /// The reading side of the ledger. Cheap to clone.
 #[derive(Clone)]
 pub struct Reads {
@@ -39,6 +43,8 @@ pub struct Reads {
     pub(super) durable: watch::Receiver<u64>,
     pub(super) tokens: PageTokens,
     pub(super) ahead: Arc<Ahead>,
+    /// Places of tails with large messages.
+    pub(super) large_tails: Arc<Semaphore>,
     /// Of the commands of batches, whose calls are not refused.
     pub(super) refusals: Arc<Refusals>,
     store: EventStore,
@@ -61,8 +67,19 @@ impl Reads {
     ) -> Self {
         let tokens = PageTokens::new(history.log().log_id());
         let turns = Arc::new(Semaphore::new(LOG_READS_MAX));
-        let (ahead, refusals) = (Arc::default(), Arc::default());
-        Self { views, history, durable, tokens, ahead, refusals, store, call_time, turns }
+        let large_tails = Arc::new(Semaphore::new(LARGE_TAILS_MAX));
+        Self {
+            views,
+            history,
+            durable,
+            tokens,
+            ahead: Arc::default(),
+            large_tails,
+            refusals: Arc::default(),
+            store,
+            call_time,
+            turns,
+        }
     }
 
     /// What commands of batches were refused for.

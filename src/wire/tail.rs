@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{Stream, stream};
 use hashbrown::HashSet;
 use tokio::{
-    sync::watch,
+    sync::{OwnedSemaphorePermit, watch},
     time::{Instant, sleep},
 };
 use tonic::Status;
@@ -21,6 +21,11 @@ use crate::{domain::AccountId, event_store::Entry, log::Block, proto};
 /// How many events one message holds before it is sent: enough to be cheap, few enough that a
 /// stuck reader costs little.
 const MESSAGE_EVENTS: usize = 64;
+/// How many a large one holds, of a tail that is behind and takes each at once: fewer are woken for.
+/// Only a few tails at a time have them.
+const LARGE_MESSAGE_EVENTS: usize = 256;
+/// How soon a message is taken that is taken at once.
+const TAKEN_AT_ONCE: Duration = Duration::from_millis(2);
 /// How many accounts a filter may name.
 const FILTER_ACCOUNTS_MAX: usize = 1_000;
 /// How long a position may go untold when no event passes the filters.
@@ -89,6 +94,10 @@ struct Tail {
     told: u64,
     /// When something was told, or the tail began.
     told_at: Instant,
+    /// Whether the last message held as many events as it may.
+    was_full: bool,
+    /// The place of a tail that has large messages.
+    large: Option<OwnedSemaphorePermit>,
 }
 
 /// The messages of a tail.
@@ -113,6 +122,8 @@ pub(super) fn tail(
         position,
         told: position,
         told_at: Instant::now(),
+        was_full: false,
+        large: None,
     };
     Ok(stream::try_unfold(tail, async |mut tail| {
         let message = tail.next().await?;
@@ -124,14 +135,15 @@ impl Tail {
     /// The next message: as soon as events have passed the filter and there are no more at hand,
     /// or when it is time to tell how far the log has been considered.
     async fn next(&mut self) -> Result<proto::TailEventsResponse, Status> {
+        let most = self.message_events();
         let mut events = Vec::new();
         loop {
             if *self.stopping.borrow() {
                 return Err(status::stopping());
             }
             let head = *self.durable.borrow_and_update();
-            while self.position < head && events.len() < MESSAGE_EVENTS {
-                self.read_block(&mut events).await?;
+            while self.position < head && events.len() < most {
+                self.read_block(&mut events, most).await?;
                 if events.is_empty() && self.is_time() {
                     break;
                 }
@@ -140,6 +152,7 @@ impl Tail {
             if !events.is_empty() || progress {
                 self.told = self.position;
                 self.told_at = Instant::now();
+                self.was_full = events.len() >= most;
                 let position = render::number(self.position);
                 return Ok(proto::TailEventsResponse { events, position });
             }
@@ -148,6 +161,15 @@ impl Tail {
             }
             self.wait().await;
         }
+    }
+
+    /// How many events the next message may hold. Who asks for it has taken the last one.
+    fn message_events(&mut self) -> usize {
+        let is_fast = self.was_full && self.told_at.elapsed() <= TAKEN_AT_ONCE;
+        let place = self.large.take().filter(|_| is_fast);
+        let more = || Arc::clone(&self.reads.large_tails).try_acquire_owned().ok();
+        self.large = place.or_else(|| is_fast.then(more).flatten());
+        if self.large.is_some() { LARGE_MESSAGE_EVENTS } else { MESSAGE_EVENTS }
     }
 
     fn is_time(&self) -> bool {
@@ -167,7 +189,11 @@ impl Tail {
 
     /// Adds the events of the block that comes next, to its end or until the message is full.
     /// The events of one entry stay together.
-    async fn read_block(&mut self, events: &mut Vec<proto::Event>) -> Result<(), Status> {
+    async fn read_block(
+        &mut self,
+        events: &mut Vec<proto::Event>,
+        most: usize,
+    ) -> Result<(), Status> {
         let next = self.position.saturating_add(1);
         let block = self.block(next).await?;
         for record in block.records().skip_while(|record| record.last_position() < next) {
@@ -175,7 +201,7 @@ impl Tail {
             let entry = entry.map_err(|failure| status::unreadable(&failure))?;
             self.add(&entry, next, events);
             self.position = entry.last_position();
-            if events.len() >= MESSAGE_EVENTS {
+            if events.len() >= most {
                 break;
             }
         }
