@@ -1,11 +1,16 @@
 //! Recovery: from a directory with a log to the state and the books that it adds up to.
 
+use std::io;
+
 use tracing::{error, info, warn};
 
 use super::ServeError;
 use crate::{
     event_store::{History, State},
-    log::file::{Checkpoint, Directory, Opened, Resume},
+    log::{
+        LogReader,
+        file::{Checkpoint, Directory, Opened, Resume},
+    },
     views::{Books, Fold, RestoreError},
 };
 
@@ -19,8 +24,8 @@ pub(crate) struct Recovered {
 }
 
 /// Opens the log that `take` gives, and folds what comes after its checkpoint, or all of it when
-/// there is none that is of use. `take` is asked again when what a checkpoint rests on cannot be
-/// read.
+/// there is none that is of use, or there is damage behind it. `take` is asked again when what a
+/// checkpoint rests on cannot be read.
 ///
 /// # Errors
 /// [`ServeError`] when the log cannot be opened. A damaged one can: see [`Opened::damage`].
@@ -34,6 +39,11 @@ pub(crate) fn recover(
     };
     let position = resume.position();
     let mut recovered = open(directory, fold, Some(resume))?;
+    if recovered.opened.damage.is_some() {
+        warn!("the log is damaged: reading all of it");
+        drop(recovered);
+        return open(take()?, Fold::new(request_id_window), None);
+    }
     let history = History::new(recovered.opened.reader.clone());
     if let Err(failure) = recovered.state.recall(&history, position) {
         warn!(%failure, "the log before the checkpoint cannot be read: reading all of it");
@@ -79,6 +89,10 @@ fn open(
     }
     if let Some(damage) = &opened.damage {
         error!(%damage, "the log is damaged; it can be read up to there, and not written");
+        if checkpoint == 0 {
+            // Of what lies behind the end something may have been folded by then.
+            fold = again(&fold, &*opened.reader)?;
+        }
     }
     if let (Some(writer), Some(preparer)) = (&mut opened.writer, &mut opened.preparer)
         && !writer.has_room()
@@ -89,4 +103,93 @@ fn open(
     }
     let (state, books) = fold.finish(opened.reader.log_id());
     Ok(Recovered { state, books, opened, checkpoint })
+}
+
+/// Folds all that a log shows, from its beginning.
+fn again(fold: &Fold, log: &dyn LogReader) -> Result<Fold, ServeError> {
+    let (mut fold, mut next, head) = (fold.anew(), 1, log.head().position);
+    while next <= head {
+        for block in log.blocks(next).map_err(io::Error::other)? {
+            fold.add(&log.log_id(), &block).map_err(io::Error::other)?;
+            next = block.last_position().saturating_add(1);
+        }
+    }
+    Ok(fold)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        domain::{AccountId, Action, Amount, Balance, Command, CurrencyCode, Owner, Reason},
+        event_store::{Entry, Verdict},
+        log::{
+            Group,
+            file::{Options, StdDisk},
+        },
+    };
+
+    const TIME: i64 = 1_700_000_000_000_000;
+
+    fn account_id() -> AccountId {
+        AccountId::new(uuid::Uuid::from_u128(1))
+    }
+
+    /// What an action records.
+    fn decide(state: &mut State, action: Action) -> Entry {
+        let (command, mut entry) = (Command { request_id: None, action }, Entry::default());
+        let verdict = state.decide(&command, None, TIME, &mut entry);
+        assert!(matches!(verdict, Verdict::Accepted), "{verdict:?}");
+        entry
+    }
+
+    fn deposit(minor: i64) -> Action {
+        Action::DepositMoney {
+            account_id: account_id(),
+            amount: Amount::new(minor).unwrap(),
+            expected_version: None,
+            reason: Reason::default(),
+        }
+    }
+
+    /// Intent: nothing is shown of a block that does not add up, though it begins well.
+    #[test]
+    fn what_lies_behind_damage_is_not_folded() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options::new([7; 16], TIME);
+        let take = || {
+            let disk = StdDisk::open(directory.path()).map_err(ServeError::Directory)?;
+            Ok(Directory::take(Arc::new(disk), &options)?)
+        };
+        let Recovered { mut state, opened, .. } = recover(&take, 1024).unwrap();
+        let mut writer = opened.writer.unwrap();
+        let action = Action::OpenAccount {
+            account_id: account_id(),
+            account_id_given: true,
+            owner: Owner::new("Ada").unwrap(),
+            currency: CurrencyCode::USD,
+            initial_balance: Balance::new(5).unwrap(),
+            expected_version: None,
+        };
+        let opening = decide(&mut state, action);
+        let [first, _left_out, third] = [10, 20, 30].map(|it| decide(&mut state, deposit(it)));
+        for (position, entries) in [(1, vec![opening]), (2, vec![first, third])] {
+            let mut group = Group::new(position);
+            for entry in entries {
+                group.push(1, |bytes| state.codec().encode(&entry, bytes));
+            }
+            writer.append(&group).unwrap();
+        }
+        writer.close().unwrap();
+        drop((writer, opened.reader, opened.preparer, opened.checkpoints, opened.scrubber));
+
+        let Recovered { state, books, opened, checkpoint } = recover(&take, 1024).unwrap();
+        assert_eq!(opened.damage.map(|damage| damage.position), Some(2));
+        assert_eq!((opened.reader.head().position, books.position(), checkpoint), (1, 1, 0));
+        let shown = books.account(account_id()).unwrap();
+        assert_eq!(shown.account.balance().minor(), 5);
+        assert_eq!(state.next_position(), 2);
+    }
 }

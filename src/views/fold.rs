@@ -52,6 +52,12 @@ impl Fold {
         Ok(Self { request_id_window, folded, few: Few::default() })
     }
 
+    /// Nothing yet, to fold as this one would have.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self::new(self.request_id_window)
+    }
+
     /// Folds the block of the log that comes next.
     ///
     /// # Errors
