@@ -21,8 +21,8 @@ use crate::{domain::AccountId, event_store::Entry, log::Block, proto};
 /// How many events one message holds before it is sent: enough to be cheap, few enough that a
 /// stuck reader costs little.
 const MESSAGE_EVENTS: usize = 64;
-/// How many a large one holds, of a tail that is behind and takes each at once: fewer are woken for.
-/// Only a few tails at a time have them.
+/// How many a large one holds, of a tail that is behind and takes each at once: it is woken less
+/// often. Only a few tails at a time have them.
 const LARGE_MESSAGE_EVENTS: usize = 256;
 /// How soon a message is taken that is taken at once.
 const TAKEN_AT_ONCE: Duration = Duration::from_millis(2);
