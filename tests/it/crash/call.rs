@@ -8,12 +8,16 @@ use daybook::proto::{
     batch_result::Result as Told, command_service_client::CommandServiceClient, event::Payload,
 };
 use prost::Message as _;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
+use crate::service::reason;
+
 /// How long an answer may take on a busy machine. Whoever waits longer waits for ever.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How soon it is sent again to a server that could not reach its log.
+const SEND_AGAIN: Duration = Duration::from_millis(100);
 
 pub(crate) type Client = CommandServiceClient<Channel>;
 
@@ -150,12 +154,7 @@ impl Call {
 
     /// Sends it. Every command has an answer, unless the server was killed meanwhile.
     pub(crate) async fn send(&self, client: &mut Client, killed: &AtomicBool) -> Vec<Verdict> {
-        let answer = match self.shape {
-            Shape::Single => timeout(ANSWER_WITHIN, self.send_single(client)).await,
-            Shape::Batch | Shape::SureBatch => {
-                timeout(ANSWER_WITHIN, self.send_batch(client)).await
-            }
-        };
+        let answer = timeout(ANSWER_WITHIN, self.send_patiently(client, killed)).await;
         match answer.expect("an answer comes in time") {
             Ok(verdicts) => verdicts,
             Err(status) => {
@@ -164,6 +163,27 @@ impl Call {
                 assert!(is_expected, "no answer from a server that lives: {status:?}");
                 vec![verdict; self.commands.len()]
             }
+        }
+    }
+
+    /// Sends it, again while a server that lives cannot reach its log: over a database it loses its
+    /// lease for a moment on a machine that is busy enough.
+    async fn send_patiently(
+        &self,
+        client: &mut Client,
+        killed: &AtomicBool,
+    ) -> Result<Vec<Verdict>, Status> {
+        loop {
+            let answer = match self.shape {
+                Shape::Single => self.send_single(client).await,
+                Shape::Batch | Shape::SureBatch => self.send_batch(client).await,
+            };
+            let may_repeat = self.is_repeatable() && !killed.load(Ordering::Relaxed);
+            match &answer {
+                Err(status) if may_repeat && reason(status) == "LOG_UNREACHABLE" => {}
+                Ok(_) | Err(_) => return answer,
+            }
+            sleep(SEND_AGAIN).await;
         }
     }
 
