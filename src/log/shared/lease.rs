@@ -35,8 +35,8 @@ struct State {
     /// None before the first time.
     node: Option<NodeId>,
     valid_until: Duration,
-    /// The node that the log is sealed for, if it is one of this process.
-    owner: Option<NodeId>,
+    /// The node that the log is sealed for, if it is one of this process, and under which epoch.
+    owner: Option<(NodeId, u64)>,
 }
 
 impl Lease {
@@ -49,19 +49,35 @@ impl Lease {
     /// The node that this process is, if its lease is still certain.
     #[must_use]
     pub fn node(&self) -> Option<NodeId> {
-        let state = *lock(&self.state);
-        state.node.filter(|_| (self.now)() < state.valid_until)
+        self.certain(&lock(&self.state))
+    }
+
+    /// For how long that is certain without being renewed; zero if it is not.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        lock(&self.state).valid_until.saturating_sub((self.now)())
+    }
+
+    /// The epoch that the log is sealed under, if it is certain to have no other owner.
+    #[must_use]
+    pub fn epoch(&self) -> Option<u64> {
+        let state = lock(&self.state);
+        let (owner, epoch) = state.owner?;
+        (self.certain(&state) == Some(owner)).then_some(epoch)
     }
 
     /// Whether the log is certain to have no other owner.
     #[must_use]
     pub fn owns(&self) -> bool {
-        let node = self.node();
-        node.is_some() && node == lock(&self.state).owner
+        self.epoch().is_some()
     }
 
-    /// Notes that the log is sealed for a node; or for none of this process.
-    pub(super) fn set_owner(&self, owner: Option<NodeId>) {
+    fn certain(&self, state: &State) -> Option<NodeId> {
+        state.node.filter(|_| (self.now)() < state.valid_until)
+    }
+
+    /// Notes that the log is sealed for a node under an epoch; or for none of this process.
+    pub(super) fn set_owner(&self, owner: Option<(NodeId, u64)>) {
         lock(&self.state).owner = owner;
     }
 

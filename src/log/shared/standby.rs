@@ -6,7 +6,7 @@ use super::{Follower, Lease, NodeId, Source, Store, StoreError, reader::damaged,
 use crate::log::{Block, Damage, Head, LogId, LogReader, LogWriter, ReadError};
 
 /// How many blocks are read at once.
-const READ_BLOCKS: u32 = 256;
+pub(super) const READ_BLOCKS: u32 = 256;
 
 /// Why the log cannot be followed or taken over.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,7 @@ impl From<Damage> for StandbyError {
 pub struct Standby {
     follower: Follower,
     lease: Arc<Lease>,
+    is_at_end: bool,
 }
 
 /// The two ends of a log.
@@ -86,7 +87,7 @@ impl Standby {
     /// Nothing of the log is read yet.
     #[must_use]
     pub fn new(source: Arc<dyn Source>, lease: Arc<Lease>) -> Self {
-        Self { follower: Follower::new(source), lease }
+        Self { follower: Follower::new(source), lease, is_at_end: false }
     }
 
     /// The id of the log.
@@ -106,7 +107,15 @@ impl Standby {
     /// # Errors
     /// [`ReadError`] when they cannot be read, or are not those that were written.
     pub fn follow(&mut self) -> Result<Vec<Block>, ReadError> {
-        self.follower.next(u64::MAX, READ_BLOCKS)
+        let blocks = self.follower.next(u64::MAX, READ_BLOCKS)?;
+        self.is_at_end = u32::try_from(blocks.len()).is_ok_and(|count| count < READ_BLOCKS);
+        Ok(blocks)
+    }
+
+    /// Whether [`Standby::follow`] gave all that there was when it last read the log.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.is_at_end
     }
 
     /// Makes this process the owner, if there is no other one; then what [`Standby::follow`] gives

@@ -43,7 +43,7 @@ impl Writer {
         owner: Owner,
     ) -> (Self, Arc<Shared>) {
         let Owner { node, epoch, head } = owner;
-        lease.set_owner(Some(node));
+        lease.set_owner(Some((node, epoch)));
         let shared = Arc::new(Shared::new(source, Arc::clone(&lease), head));
         let readers = Arc::clone(&shared);
         let (doubt, is_full, end) = (None, false, None);
@@ -72,7 +72,7 @@ impl Writer {
             return Err(self.fenced("another owner has appended to the log"));
         }
         (self.node, self.epoch) = (node, epoch);
-        self.lease.set_owner(Some(node));
+        self.lease.set_owner(Some((node, epoch)));
         info!(epoch, "the log is ours again");
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Keeper, Lease, Standby};
+use super::{Keeper, Lease, Standby, standby::READ_BLOCKS};
 use crate::log::{
     AppendError, Head, LogReader, LogWriter, ReadError,
     conformance::{LOG_ID, check_block, group, read_all},
@@ -183,13 +183,17 @@ fn an_owner_whose_lease_has_ended_goes_on_if_nobody_else_has() {
     let mut node = start(&model).unwrap();
     node.append().unwrap();
     let epoch = model.tip().epoch;
+    assert_eq!((node.lease.epoch(), node.lease.remaining()), (Some(epoch), TIME * 3 / 4));
     model.pass(TIME * 10);
     assert!(!node.writer.owns().unwrap());
+    assert_eq!((node.lease.epoch(), node.lease.remaining()), (None, Duration::ZERO));
     node.keeper.step().unwrap();
+    assert_eq!((node.lease.epoch(), node.lease.remaining()), (None, TIME * 3 / 4));
     assert!(!node.reader.is_current(), "others may have appended");
     assert!(node.writer.owns().unwrap());
     assert!(node.reader.is_current());
     assert!(model.tip().epoch > epoch, "who has claimed it meanwhile is fenced");
+    assert_eq!(node.lease.epoch(), Some(model.tip().epoch));
     assert_eq!(node.append().unwrap().position, 4);
 }
 
@@ -238,6 +242,21 @@ fn what_was_not_written_so_is_never_read() {
     match standby.follow() {
         Err(ReadError::Damaged(damage)) => assert_eq!(damage.position, 3),
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_standby_knows_whether_it_has_read_everything() {
+    let model = model();
+    let mut node = start(&model).unwrap();
+    let mut standby = Standby::new(Arc::new(model.clone()), Arc::clone(&node.lease));
+    assert!(!standby.is_at_end());
+    for _ in 0..=READ_BLOCKS {
+        node.append().unwrap();
+    }
+    for (count, is_at_end) in [(READ_BLOCKS, false), (1, true), (0, true)] {
+        assert_eq!(standby.follow().unwrap().len(), usize::try_from(count).unwrap());
+        assert_eq!(standby.is_at_end(), is_at_end);
     }
 }
 
