@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{checkpointer::CheckpointFigures, scrubber::ScrubFigures};
+use super::{checkpointer::CheckpointFigures, scrubber::ScrubFigures, shared::Role};
 use crate::{
     event_store::{EventStore, History, MAILBOX_COMMANDS_MAX, StoreStatus},
     ops::{
@@ -34,6 +34,9 @@ pub(super) struct Metrics {
     started_micros: i64,
     /// The directory whose file system has to have room.
     data_dir: Option<PathBuf>,
+    pub(super) role: Arc<Role>,
+    /// Whether others may serve the ledger as well: without them there is no role to tell of.
+    is_shared: bool,
     /// There once the ledger is recovered.
     ledger: OnceLock<Sources>,
 }
@@ -77,6 +80,8 @@ impl Metrics {
             started_micros,
             data_dir: Some(config.data_dir.clone())
                 .filter(|_| !config.ephemeral && config.database.is_none()),
+            role: Arc::new(Role::new()),
+            is_shared: !config.ephemeral && config.database.is_some(),
             ledger: OnceLock::new(),
         }
     }
@@ -91,6 +96,9 @@ impl Metrics {
         self.tell_server(page)?;
         self.tell_calls(page)?;
         self.tell_refusals(page)?;
+        if self.is_shared {
+            self.tell_role(page)?;
+        }
         if let Some(ledger) = self.ledger.get() {
             ledger.tell_writer(page)?;
             ledger.tell_log(page)?;
@@ -199,6 +207,48 @@ impl Metrics {
             ),
             ["reason"],
             counts,
+        )
+    }
+
+    fn tell_role(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Role { lease, passed_on, position, .. } = &*self.role;
+        let epoch = lease.epoch();
+        page.gauge(
+            "daybook_ledger_owned",
+            "1 while the ledger is certain to be this server's",
+            &u64::from(epoch.is_some()),
+        )?;
+        page.gauge(
+            "daybook_ledger_epoch",
+            "The epoch that this server owns the ledger under; 0 while it does not",
+            &epoch.unwrap_or(0),
+        )?;
+        page.gauge(
+            "daybook_lease_remaining_seconds",
+            "How long this server trusts its lease unless it is renewed; 0 without one",
+            &lease.remaining().as_secs_f64(),
+        )?;
+        page.counters(
+            (
+                "daybook_calls_passed_on",
+                "Calls that came while the ledger was another server's, by what became of them",
+            ),
+            ["outcome"],
+            passed_on.get().map(|(outcome, count)| ([outcome], count)),
+        )?;
+        // Who has taken the ledger over follows nobody any more.
+        if self.ledger.get().is_some() {
+            return Ok(());
+        }
+        page.gauge(
+            "daybook_standby_position",
+            "The position up to which a server that stands by has followed the log",
+            &position.get(),
+        )?;
+        page.gauge(
+            "daybook_standby_lag_seconds",
+            "How long ago a server that stands by has last read the log to its end",
+            &self.role.lag().as_secs_f64(),
         )
     }
 }
@@ -376,7 +426,10 @@ fn wide(count: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::Exposition;
+    use crate::ops::{
+        Exposition,
+        config::{DatabaseConfig, Security},
+    };
 
     #[test]
     fn a_server_is_told_of_before_its_ledger_is_recovered() {
@@ -391,8 +444,37 @@ mod tests {
         ] {
             assert!(page.contains(line), "{line}{page}");
         }
-        for absent in ["daybook_log_", "\ndaybook_disk_free_bytes ", "grpc_server_handled_total{"] {
+        for absent in [
+            "daybook_log_",
+            "\ndaybook_disk_free_bytes ",
+            "grpc_server_handled_total{",
+            "daybook_ledger_",
+            "daybook_calls_passed_on",
+            "daybook_standby_",
+        ] {
             assert!(!page.contains(absent), "{absent}\n{page}");
+        }
+    }
+
+    #[test]
+    fn who_may_share_a_ledger_is_told_of_before_it_has_joined() {
+        let url = "postgres://localhost/ledger".parse().unwrap();
+        let (security, advertise, cluster_ca) = (Security::None, None, None);
+        let lease = Duration::from_secs(2);
+        let database = DatabaseConfig { url, security, lease, advertise, cluster_ca };
+        let config = Config { database: Some(database), ..Config::default() };
+        let metrics = Metrics::new(&config, Meter::default(), 0);
+        let page = Exposition::Prometheus.page(move |page| metrics.tell(page));
+        for line in [
+            "daybook_ledger_owned 0\n",
+            "daybook_ledger_epoch 0\n",
+            "daybook_lease_remaining_seconds 0.0\n",
+            "daybook_calls_passed_on_total{outcome=\"answered\"} 0\n",
+            "daybook_standby_position 0\n",
+            // Since the start, and not since the machine was started.
+            "daybook_standby_lag_seconds 0.0",
+        ] {
+            assert!(page.contains(line), "{line}{page}");
         }
     }
 }

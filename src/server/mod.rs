@@ -152,7 +152,8 @@ async fn serve_calls<H: Health>(
     let others = Routes::new(health_service);
     let others = if config.reflection { add_reflection(others)? } else { others };
     let (owner, owners) = watch::channel(None);
-    let elsewhere = shared::elsewhere(config, owners.clone(), stop.subscribe())?;
+    let elsewhere =
+        shared::elsewhere(config, owners.clone(), stop.subscribe(), &metrics.role.passed_on)?;
     let entrance = Entrance::new(gate.clone());
     let front = front(entrance, &commands, &queries, others, elsewhere, limits);
     let front = Metered::new(front, metrics.meter.clone());
@@ -163,7 +164,8 @@ async fn serve_calls<H: Health>(
     let _watch: JoinSet<()> = gate.into_iter().map(Gate::watch).collect();
 
     let settings = config.clone();
-    let around = Around { listens, owner, stopping: stop.subscribe() };
+    let around =
+        Around { listens, owner, stopping: stop.subscribe(), role: Arc::clone(&metrics.role) };
     let recovery = tokio::task::spawn_blocking(move || Ledger::recover(&settings, clock, &around));
     let standing_by = tokio::spawn(health::follow_owner(health.clone(), owners.clone()));
     let mut shutdown = pin!(shutdown);

@@ -16,12 +16,13 @@ use crate::{
         shared::{Keeper, Lease, Membership, Monotonic, Owner, Standby, StandbyError, Store},
     },
     ops::{
+        Gauge,
         config::{Config, ConfigError, DatabaseConfig, Security},
         pem::{self, PemError},
     },
     postgres::{Blocks, Database, Epochs, Nodes, SetUp, StartError, Tls, set_up},
     views::{Books, Fold},
-    wire::Elsewhere,
+    wire::{Elsewhere, PassedOn},
 };
 
 /// How long a connection to another process may take.
@@ -89,6 +90,40 @@ pub(super) struct Around {
     pub(super) owner: watch::Sender<Option<String>>,
     /// Says when nobody needs the ledger any more.
     pub(super) stopping: watch::Receiver<bool>,
+    pub(super) role: Arc<Role>,
+}
+
+/// What part a server takes in a ledger that others may serve as well.
+pub(super) struct Role {
+    now: Monotonic,
+    pub(super) lease: Arc<Lease>,
+    pub(super) passed_on: Arc<PassedOn>,
+    /// The position up to which the log was followed.
+    pub(super) position: Gauge,
+    /// When it was last followed to its end, in microseconds of the clock; the start before that.
+    end_micros: Gauge,
+}
+
+impl Role {
+    /// None yet.
+    pub(super) fn new() -> Self {
+        let now = monotonic();
+        let lease = Lease::new(Arc::clone(&now));
+        let (passed_on, position, end_micros) = Default::default();
+        let role = Self { now, lease, passed_on, position, end_micros };
+        role.reached_end();
+        role
+    }
+
+    fn reached_end(&self) {
+        let now = (self.now)().as_micros();
+        self.end_micros.set(u64::try_from(now).unwrap_or(u64::MAX));
+    }
+
+    /// How long ago who stands by last knew all of the log.
+    pub(super) fn lag(&self) -> Duration {
+        (self.now)().saturating_sub(Duration::from_micros(self.end_micros.get()))
+    }
 }
 
 /// A log that is this process's, and what it adds up to.
@@ -138,7 +173,7 @@ fn advertised(config: &Config, at: &DatabaseConfig, listens: SocketAddr) -> Stri
     at.advertise.clone().unwrap_or_else(|| format!("{scheme}://{listens}"))
 }
 
-/// Where calls go while this process stands by, as `owner` tells.
+/// Where calls go while this process stands by, as `owner` tells. They are counted there.
 ///
 /// # Errors
 /// [`DatabaseError`] when the authorities of others cannot be read.
@@ -146,6 +181,7 @@ pub(super) fn elsewhere(
     config: &Config,
     owner: watch::Receiver<Option<String>>,
     stopping: watch::Receiver<bool>,
+    passed_on: &Arc<PassedOn>,
 ) -> Result<Option<Elsewhere>, DatabaseError> {
     let Some(at) = &config.database else { return Ok(None) };
     let roots = match &at.cluster_ca {
@@ -167,7 +203,8 @@ pub(super) fn elsewhere(
         }
         Some(endpoint.tls_config(tls).ok()?.connect_lazy())
     };
-    Ok(Some(Elsewhere::new(owner, Arc::new(connect), stopping)))
+    let passed_on = Arc::clone(passed_on);
+    Ok(Some(Elsewhere::new(owner, Arc::new(connect), stopping, passed_on)))
 }
 
 /// Joins, follows the log, and takes it over as soon as it has no other owner. Blocks until then.
@@ -182,19 +219,20 @@ pub(super) fn recover(
     let database = database(at)?;
     let how = SetUp { new_log_id: *Uuid::now_v7().as_bytes(), grant: None };
     let log_id = set_up(&database, &how).map_err(DatabaseError::from)?;
-    let lease = Lease::new(monotonic());
+    let role = &*around.role;
     let members = Box::new(Nodes::new(database.clone(), advertised(config, at, around.listens)));
     let new_id = Box::new(|| *Uuid::now_v7().as_bytes());
-    let mut keeper = Keeper::new(members, Arc::clone(&lease), at.lease, new_id);
+    let mut keeper = Keeper::new(members, Arc::clone(&role.lease), at.lease, new_id);
     keeper.step().map_err(|error| DatabaseError::Standby(error.into()))?;
     let membership = Membership::begin(keeper)?;
     let mut store: Box<dyn Store> = Box::new(Epochs::new(database.clone(), log_id));
-    let mut standby = Standby::new(Arc::new(Blocks::new(database, log_id)), lease);
+    let mut standby =
+        Standby::new(Arc::new(Blocks::new(database, log_id)), Arc::clone(&role.lease));
     let mut fold = Fold::new(config.request_id_window);
     let ours = stand_by(&mut standby, &mut fold, &mut *store, around)?;
     info!(epoch = ours.epoch(), position = ours.position(), "the log is ours");
     while standby.position() < ours.position() {
-        if follow(&mut standby, &mut fold)? == 0 {
+        if follow(&mut standby, &mut fold, role)? == 0 {
             break;
         }
     }
@@ -208,10 +246,10 @@ fn stand_by(
     standby: &mut Standby,
     fold: &mut Fold,
     store: &mut dyn Store,
-    Around { owner, stopping, .. }: &Around,
+    Around { owner, stopping, role, .. }: &Around,
 ) -> Result<Owner, DatabaseError> {
     while !*stopping.borrow() {
-        match follow(standby, fold) {
+        match follow(standby, fold, role) {
             Ok(0) => {}
             Ok(_) => continue,
             Err(DatabaseError::Standby(StandbyError::Read(ReadError::Io(failure)))) => {
@@ -243,7 +281,7 @@ fn stand_by(
 }
 
 /// Folds the blocks that come next. Gives how many there were.
-fn follow(standby: &mut Standby, fold: &mut Fold) -> Result<usize, DatabaseError> {
+fn follow(standby: &mut Standby, fold: &mut Fold, role: &Role) -> Result<usize, DatabaseError> {
     let log_id = standby.log_id();
     let blocks = standby.follow().map_err(StandbyError::from)?;
     for block in &blocks {
@@ -252,6 +290,10 @@ fn follow(standby: &mut Standby, fold: &mut Fold) -> Result<usize, DatabaseError
             DatabaseError::Unsound(format!("position {position}: {wrong}"))
         };
         fold.add(&log_id, block).map_err(unsound)?;
+    }
+    role.position.set(standby.position());
+    if standby.is_at_end() {
+        role.reached_end();
     }
     Ok(blocks.len())
 }

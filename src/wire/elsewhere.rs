@@ -22,7 +22,7 @@ use tonic::{
 };
 use tracing::warn;
 
-use super::{entrance::Visit, guarded, status};
+use super::{PassedOn, entrance::Visit, guarded, status};
 
 /// Says that a call has come from another process of the same ledger, and goes nowhere else.
 const FORWARDED: HeaderName = HeaderName::from_static("daybook-forwarded");
@@ -43,6 +43,7 @@ pub struct Elsewhere {
     connect: Connect,
     connections: Arc<Mutex<Option<Connections>>>,
     stopping: watch::Receiver<bool>,
+    passed_on: Arc<PassedOn>,
 }
 
 struct Connections {
@@ -52,14 +53,16 @@ struct Connections {
 }
 
 impl Elsewhere {
-    /// Follows where the owner is, until `stopping` says so: then answers that go on end.
+    /// Follows where the owner is, until `stopping` says so: then answers that go on end. Counts
+    /// what becomes of calls.
     #[must_use]
     pub fn new(
         owner: watch::Receiver<Option<String>>,
         connect: Connect,
         stopping: watch::Receiver<bool>,
+        passed_on: Arc<PassedOn>,
     ) -> Self {
-        Self { owner, connect, connections: Arc::default(), stopping }
+        Self { owner, connect, connections: Arc::default(), stopping, passed_on }
     }
 
     /// Sends a call to the owner; gives it back where there is none, or none is known.
@@ -71,17 +74,21 @@ impl Elsewhere {
         request: Request,
     ) -> Result<BoxFuture<Response, Infallible>, Box<(Request, Status)>> {
         let Some(address) = self.owner.borrow().clone() else {
+            self.passed_on.owner_unknown.increment();
             return Err(Box::new((request, status::starting())));
         };
         let visit = request.extensions().get::<Visit>().cloned();
         let is_of_certificate = visit.is_some() && !request.headers().contains_key(AUTHORIZATION);
         if request.headers().contains_key(&FORWARDED) || is_of_certificate {
+            self.passed_on.not_owner.increment();
             return Err(Box::new((request, status::not_owner(&address))));
         }
         let Some(mut channel) = self.channel(&address) else {
+            self.passed_on.owner_unreachable.increment();
             return Err(Box::new((request, status::owner_unreachable(&address))));
         };
         let (request, stopping) = (outgoing(request), self.stopping.clone());
+        let passed_on = Arc::clone(&self.passed_on);
         Ok(Box::pin(async move {
             let ready = poll_fn(|context| channel.poll_ready(context)).await;
             let answer = match ready {
@@ -90,10 +97,12 @@ impl Elsewhere {
             };
             Ok(match answer {
                 Ok(answer) => {
+                    passed_on.answered.increment();
                     let broken = Some(status::owner_unreachable(&address));
                     guarded::ending(answer, ended(visit, stopping), broken)
                 }
                 Err(error) => {
+                    passed_on.owner_unreachable.increment();
                     warn!(%error, owner = address, "a call has no answer of the ledger's owner");
                     status::owner_unreachable(&address).into_http()
                 }

@@ -72,11 +72,17 @@ async fn get_with(address: SocketAddr, headers: &str) -> String {
 }
 
 /// The samples of a scrape, by name and labels as they are written.
-struct Scrape(BTreeMap<String, String>);
+#[derive(Debug)]
+pub(crate) struct Scrape(BTreeMap<String, String>);
 
 impl Scrape {
     async fn of(service: &Service) -> Self {
-        let answer = get_with(service.operations(), "").await;
+        Self::at(service.operations()).await
+    }
+
+    /// Of a server that is scraped at this address.
+    pub(crate) async fn at(address: SocketAddr) -> Self {
+        let answer = get_with(address, "").await;
         let (head, page) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
         let samples = page.lines().filter(|line| !line.starts_with('#')).map(|line| {
@@ -86,14 +92,20 @@ impl Scrape {
         Self(samples.collect())
     }
 
-    fn find(&self, name: &str) -> Option<u64> {
+    pub(crate) fn find(&self, name: &str) -> Option<u64> {
         // Where a float is told, it is a whole number.
         let value = self.0.get(name)?;
         Some(value.strip_suffix(".0").unwrap_or(value).parse().unwrap())
     }
 
-    fn get(&self, name: &str) -> u64 {
+    pub(crate) fn get(&self, name: &str) -> u64 {
         self.find(name).unwrap_or_else(|| panic!("no {name} in {:#?}", self.0))
+    }
+
+    /// A time that is told.
+    pub(crate) fn seconds(&self, name: &str) -> Duration {
+        let value = self.0.get(name).unwrap_or_else(|| panic!("no {name} in {:#?}", self.0));
+        Duration::from_secs_f64(value.parse().unwrap())
     }
 
     /// How many calls of a method ended with a code.

@@ -1,6 +1,6 @@
 //! The engine on PostgreSQL: what a server says of a database that is not fit, what people find in
-//! the tables, servers that take a ledger over from each other, and ledgers that come from files
-//! and go back.
+//! the tables, servers that take a ledger over from each other and what scrapers are told of them,
+//! and ledgers that come from files and go back.
 //!
 //! `DAYBOOK_TEST_FAULTS` sets how many faults the cluster meets, `DAYBOOK_TEST_SEED` by which
 //! chance. The tests of the API run over this engine as well: see `tests/postgres/suite`.
@@ -19,6 +19,7 @@ mod passing;
 mod rows;
 mod starts;
 mod takeover;
+mod told;
 mod verify;
 
 /// The URL of a new ledger; `None` where there is no database.
@@ -29,9 +30,14 @@ fn new_ledger() -> Option<String> {
 
 /// A server of a ledger that others may serve, once it stands by for one of them or owns it.
 async fn member(url: &str, lease: Duration) -> Server {
+    member_with(url, lease, &[]).await
+}
+
+/// As [`member`], with further flags.
+async fn member_with(url: &str, lease: Duration, further: &[&str]) -> Server {
     let lease = format!("{}ms", lease.as_millis());
     let flags = ["--engine", "postgres", "--database-url", url, "--lease", &lease];
-    let mut server = Server::spawn_with(Path::new("unused"), &flags);
+    let mut server = Server::spawn_with(Path::new("unused"), &[&flags, further].concat());
     server.wait_for_line("the log is ").await;
     server
 }

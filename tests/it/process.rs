@@ -39,6 +39,8 @@ pub(crate) struct Server {
 struct Told {
     /// Where it takes calls.
     address: Option<SocketAddr>,
+    /// Where scrapers ask, if anywhere.
+    operations: Option<SocketAddr>,
     /// Whether the ledger is recovered.
     is_serving: bool,
     /// Whether it will tell nothing more.
@@ -49,11 +51,13 @@ struct Told {
 impl Told {
     fn add(&mut self, line: String) {
         let fields: Value = serde_json::from_str(&line).unwrap_or_default();
+        let address = || {
+            let address = fields["address"].as_str().expect("the address is told");
+            Some(address.parse().expect("an address and a port"))
+        };
         match fields["message"].as_str() {
-            Some("listening") => {
-                let address = fields["address"].as_str().expect("the address is told");
-                self.address = Some(address.parse().expect("an address and a port"));
-            }
+            Some("listening") => self.address = address(),
+            Some("listening for operations") => self.operations = address(),
             Some("serving") => self.is_serving = true,
             _ => {}
         }
@@ -130,6 +134,11 @@ impl Server {
     /// Where it takes calls.
     pub(crate) fn address(&self) -> SocketAddr {
         self.told.borrow().address.expect("the server listens")
+    }
+
+    /// Where scrapers ask.
+    pub(crate) fn operations(&self) -> SocketAddr {
+        self.told.borrow().operations.expect("the server listens for operations")
     }
 
     /// A connection of its own.
