@@ -1,6 +1,13 @@
 //! A ledger whose log several processes share: standing by until it is this one's.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::watch;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto::ring};
@@ -241,43 +248,55 @@ pub(super) fn recover(
     Ok(Owned { state, books, reader, writer, membership })
 }
 
-/// Follows the log until it is this process's. Tells whose it is meanwhile.
+/// Follows the log until it is this process's. Tells whose it is meanwhile, also while there is
+/// much of the log to be read or more comes all the time.
 fn stand_by(
     standby: &mut Standby,
     fold: &mut Fold,
     store: &mut dyn Store,
     Around { owner, stopping, role, .. }: &Around,
 ) -> Result<Owner, DatabaseError> {
+    let mut looked: Option<Instant> = None;
     while !*stopping.borrow() {
-        match follow(standby, fold, role) {
-            Ok(0) => {}
-            Ok(_) => continue,
+        let is_behind = match follow(standby, fold, role) {
+            Ok(_) => !standby.is_at_end(),
             Err(DatabaseError::Standby(StandbyError::Read(ReadError::Io(failure)))) => {
                 warn!(%failure, "the log cannot be followed now");
+                false
             }
             Err(error) => return Err(error),
+        };
+        if is_behind && looked.is_some_and(|looked| looked.elapsed() < STAND_BY) {
+            continue;
         }
-        match standby.claim(store) {
+        looked = Some(Instant::now());
+        // Another one may know all of the log, and serve it at once.
+        match if is_behind { Ok(None) } else { standby.claim(store) } {
             Ok(Some(ours)) => {
                 owner.send_replace(None);
                 return Ok(ours);
             }
-            Ok(None) => {
-                let address = store.owner().ok().flatten();
-                owner.send_if_modified(|known| {
-                    let is_news = *known != address;
-                    if is_news {
-                        info!(owner = address, "standing by: the log is another process's");
-                        known.clone_from(&address);
-                    }
-                    is_news
-                });
-            }
+            Ok(None) => tell_owner(store, owner),
             Err(failure) => warn!(%failure, "the log cannot be claimed now"),
         }
-        thread::sleep(STAND_BY);
+        if !is_behind {
+            thread::sleep(STAND_BY);
+        }
     }
     Err(DatabaseError::Stopped)
+}
+
+/// Tells whose the log is.
+fn tell_owner(store: &mut dyn Store, owner: &watch::Sender<Option<String>>) {
+    let address = store.owner().ok().flatten();
+    owner.send_if_modified(|known| {
+        let is_news = *known != address;
+        if is_news {
+            info!(owner = address, "standing by: the log is another process's");
+            known.clone_from(&address);
+        }
+        is_news
+    });
 }
 
 /// Folds the blocks that come next. Gives how many there were.

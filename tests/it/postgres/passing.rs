@@ -3,19 +3,26 @@
 
 use std::time::Duration;
 
-use daybook::proto::{GetStatsRequest, TailEventsRequest};
+use daybook::proto::{
+    BatchCommand, ExecuteBatchRequest, GetStatsRequest, OpenAccountRequest, TailEventsRequest,
+    batch_command::Command,
+};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::{member, open};
+use super::{member, member_with, open};
 use crate::{
     crash::{audit::Reader, call::Client},
     engine,
+    operations::Scrape,
 };
 
 /// Longer than any test: nobody takes over.
 const LEASE: Duration = Duration::from_secs(60);
 const WITHIN: Duration = Duration::from_secs(20);
+/// A log that takes a while to be read.
+const BATCHES: usize = 12;
+const BATCH_COMMANDS: usize = 8_000;
 
 fn reason(status: &Status) -> String {
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
@@ -78,4 +85,25 @@ async fn an_owner_that_is_gone_is_told_of() {
     let ended = tokio::time::timeout(WITHIN, tail.message()).await.expect("it ends");
     assert_eq!(reason(&ended.unwrap_err()), "OWNER_UNREACHABLE");
     assert_eq!(reason(&open(&mut client).await.unwrap_err()), "OWNER_UNREACHABLE");
+}
+
+/// Intent: a server is of use at once, also while it still has much of the log to read, or more
+/// comes all the time.
+#[tokio::test]
+async fn who_owns_the_ledger_is_known_before_all_of_it_is() {
+    let Some(url) = super::new_ledger() else { return };
+    let owner = member(&url, LEASE).await;
+    let mut client = Client::new(owner.connect().await);
+    let opening = OpenAccountRequest { owner: "Ada Lovelace".to_owned(), ..Default::default() };
+    let opening = BatchCommand { command: Some(Command::OpenAccount(opening)) };
+    for _ in 0..BATCHES {
+        let commands = vec![opening.clone(); BATCH_COMMANDS];
+        let request = ExecuteBatchRequest { commands, return_results: false };
+        client.execute_batch(request).await.unwrap();
+    }
+    let head = i64::try_from(BATCHES * BATCH_COMMANDS).unwrap();
+    let other = member_with(&url, LEASE, &["--operations-listen", "127.0.0.1:0"]).await;
+    let followed = Scrape::at(other.operations()).await.get("daybook_standby_position");
+    assert_eq!(open(&mut Client::new(other.connect().await)).await.unwrap(), head + 1);
+    assert!(followed < head.unsigned_abs(), "it had not read all of it: {followed}");
 }
