@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{error, warn};
 use uuid::Uuid;
 
 use super::{
@@ -107,8 +107,11 @@ impl Ledger {
             let disk = StdDisk::open(&config.data_dir).map_err(ServeError::Directory)?;
             Ok(Directory::take(Arc::new(disk), &options)?)
         };
-        let Recovered { state, books, opened, checkpoint } =
+        let Recovered { state, books, opened, checkpoint, was_refuted } =
             recovery::recover(&take, config.request_id_window)?;
+        if was_refuted {
+            error!("the checkpoint did not fit the log, which is a defect: please report it");
+        }
         let file::Opened { reader, writer, preparer, checkpoints, scrubber, .. } = opened;
         let checkpoint_events = config.checkpoint_events;
         let files = preparer.map(|preparer| Files {

@@ -21,6 +21,9 @@ pub(crate) struct Recovered {
     pub(crate) opened: Opened,
     /// The position of the checkpoint that it was recovered from; 0 without one.
     pub(crate) checkpoint: u64,
+    /// Whether there was one that the log behind it did not follow from: only a defect of ours
+    /// makes such a one.
+    pub(crate) was_refuted: bool,
 }
 
 /// Opens the log that `take` gives, and folds what comes after its checkpoint, or all of it when
@@ -40,9 +43,12 @@ pub(crate) fn recover(
     let position = resume.position();
     let mut recovered = open(directory, fold, Some(resume))?;
     if recovered.opened.damage.is_some() {
-        warn!("the log is damaged: reading all of it");
+        warn!("what comes after the checkpoint is damaged, or does not fit it: reading all of it");
+        let was_refuted = recovered.was_refuted;
         drop(recovered);
-        return open(take()?, Fold::new(request_id_window), None);
+        let whole = open(take()?, Fold::new(request_id_window), None)?;
+        let was_refuted = was_refuted && whole.opened.damage.is_none();
+        return Ok(Recovered { was_refuted, ..whole });
     }
     let history = History::new(recovered.opened.reader.clone());
     if let Err(failure) = recovered.state.recall(&history, position) {
@@ -81,8 +87,12 @@ fn open(
     from: Option<Resume>,
 ) -> Result<Recovered, ServeError> {
     let checkpoint = from.as_ref().map_or(0, Resume::position);
+    let mut was_refuted = false;
     let mut opened = directory.open(from, &mut |log_id, block| {
-        fold.add(log_id, block).map_err(|wrong| wrong.to_string())
+        fold.add(log_id, block).map_err(|wrong| {
+            was_refuted = checkpoint != 0;
+            wrong.to_string()
+        })
     })?;
     if let Some(torn) = &opened.torn {
         warn!(file = torn.file, bytes = torn.bytes, "an unfinished group was cut");
@@ -102,7 +112,7 @@ fn open(
         warn!(%error, "cannot prepare the next segment of the log");
     }
     let (state, books) = fold.finish(opened.reader.log_id());
-    Ok(Recovered { state, books, opened, checkpoint })
+    Ok(Recovered { state, books, opened, checkpoint, was_refuted })
 }
 
 /// Folds all that a log shows, from its beginning.
@@ -185,7 +195,7 @@ mod tests {
         writer.close().unwrap();
         drop((writer, opened.reader, opened.preparer, opened.checkpoints, opened.scrubber));
 
-        let Recovered { state, books, opened, checkpoint } = recover(&take, 1024).unwrap();
+        let Recovered { state, books, opened, checkpoint, .. } = recover(&take, 1024).unwrap();
         assert_eq!(opened.damage.map(|damage| damage.position), Some(2));
         assert_eq!((opened.reader.head().position, books.position(), checkpoint), (1, 1, 0));
         let shown = books.account(account_id()).unwrap();

@@ -77,7 +77,8 @@ impl Node {
         small_commands_max: usize,
     ) -> Result<Self, ServeError> {
         let take = || Ok(Directory::take(disk.shared(), options)?);
-        let Recovered { state, books, opened, checkpoint } = recover(&take, window)?;
+        let Recovered { state, books, opened, checkpoint, was_refuted } = recover(&take, window)?;
+        assert!(!was_refuted, "a checkpoint tells something else than the log");
         let position = books.position();
         let history = History::new(Arc::clone(&opened.reader));
         let views = Arc::new(Views::new(books));
