@@ -15,6 +15,7 @@ use crate::{
     crash::{audit::Reader, call::Client},
     engine,
     operations::Scrape,
+    process::Server,
 };
 
 /// Longer than any test: nobody takes over.
@@ -23,6 +24,11 @@ const WITHIN: Duration = Duration::from_secs(20);
 /// A log that takes a while to be read.
 const BATCHES: usize = 12;
 const BATCH_COMMANDS: usize = 8_000;
+
+/// A server that tells what became of calls.
+async fn scraped(url: &str) -> Server {
+    member_with(url, LEASE, &["--operations-listen", "127.0.0.1:0"]).await
+}
 
 fn reason(status: &Status) -> String {
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
@@ -53,7 +59,7 @@ async fn whoever_is_asked_has_one_ledger() {
 async fn a_call_is_passed_on_once() {
     let Some(url) = super::new_ledger() else { return };
     let _owner = member(&url, LEASE).await;
-    let (mut one, mut other) = (member(&url, LEASE).await, member(&url, LEASE).await);
+    let (mut one, mut other) = (scraped(&url).await, scraped(&url).await);
     let [of_one, of_other] = [&one, &other].map(|server| format!("http://{}", server.address()));
     for (server, says) in [(&mut one, of_other), (&mut other, of_one)] {
         let sql = format!(
@@ -64,6 +70,14 @@ async fn a_call_is_passed_on_once() {
         assert!(server.tells(&says).await);
         let status = open(&mut client).await.unwrap_err();
         assert_eq!(reason(&status), "NOT_OWNER");
+    }
+    // Each was asked once, and has passed it on to the other one, which has not.
+    for server in [&one, &other] {
+        let told = Scrape::at(server.operations()).await;
+        for outcome in ["answered", "not_owner"] {
+            let family = format!("daybook_calls_passed_on_total{{outcome=\"{outcome}\"}}");
+            assert_eq!(told.get(&family), 1, "{outcome}");
+        }
     }
     let events = engine::query(&url, "select position from events").unwrap();
     assert!(events.is_empty(), "nothing was carried out");
@@ -102,7 +116,7 @@ async fn who_owns_the_ledger_is_known_before_all_of_it_is() {
         client.execute_batch(request).await.unwrap();
     }
     let head = i64::try_from(BATCHES * BATCH_COMMANDS).unwrap();
-    let other = member_with(&url, LEASE, &["--operations-listen", "127.0.0.1:0"]).await;
+    let other = scraped(&url).await;
     let followed = Scrape::at(other.operations()).await.get("daybook_standby_position");
     assert_eq!(open(&mut Client::new(other.connect().await)).await.unwrap(), head + 1);
     assert!(followed < head.unsigned_abs(), "it had not read all of it: {followed}");
