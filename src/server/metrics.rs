@@ -431,19 +431,26 @@ mod tests {
         config::{DatabaseConfig, Security},
     };
 
+    /// What is told with these settings before the ledger is recovered, of which it has each line.
+    fn page_with(config: &Config, started_micros: i64, lines: &[&str]) -> String {
+        let metrics = Metrics::new(config, Meter::default(), started_micros);
+        let page = Exposition::Prometheus.page(move |page| metrics.tell(page));
+        for line in lines {
+            assert!(page.contains(line), "{line}{page}");
+        }
+        page
+    }
+
     #[test]
     fn a_server_is_told_of_before_its_ledger_is_recovered() {
         let config = Config { ephemeral: true, ..Config::default() };
-        let metrics = Metrics::new(&config, Meter::default(), 1_600_000_000_500_000);
-        let page = Exposition::Prometheus.page(move |page| metrics.tell(page));
-        for line in [
+        let lines = [
             "daybook_state{state=\"recovering\"} 1\n",
             "daybook_state{state=\"serving\"} 0\n",
             "daybook_refusals_total{reason=\"STARTING\"} 0\n",
             "process_start_time_seconds 1600000000.5\n",
-        ] {
-            assert!(page.contains(line), "{line}{page}");
-        }
+        ];
+        let page = page_with(&config, 1_600_000_000_500_000, &lines);
         for absent in [
             "daybook_log_",
             "\ndaybook_disk_free_bytes ",
@@ -463,9 +470,7 @@ mod tests {
         let lease = Duration::from_secs(2);
         let database = DatabaseConfig { url, security, lease, advertise, cluster_ca };
         let config = Config { database: Some(database), ..Config::default() };
-        let metrics = Metrics::new(&config, Meter::default(), 0);
-        let page = Exposition::Prometheus.page(move |page| metrics.tell(page));
-        for line in [
+        let lines = [
             "daybook_ledger_owned 0\n",
             "daybook_ledger_epoch 0\n",
             "daybook_lease_remaining_seconds 0.0\n",
@@ -473,8 +478,7 @@ mod tests {
             "daybook_standby_position 0\n",
             // Since the start, and not since the machine was started.
             "daybook_standby_lag_seconds 0.0",
-        ] {
-            assert!(page.contains(line), "{line}{page}");
-        }
+        ];
+        page_with(&config, 0, &lines);
     }
 }
