@@ -166,9 +166,11 @@ impl Tail {
     /// How many events the next message may hold. Who asks for it has taken the last one.
     fn message_events(&mut self) -> usize {
         let is_fast = self.was_full && self.told_at.elapsed() <= TAKEN_AT_ONCE;
-        let place = self.large.take().filter(|_| is_fast);
-        let more = || Arc::clone(&self.reads.large_tails).try_acquire_owned().ok();
-        self.large = place.or_else(|| is_fast.then(more).flatten());
+        if !is_fast {
+            self.large = None;
+        } else if self.large.is_none() {
+            self.large = Arc::clone(&self.reads.large_tails).try_acquire_owned().ok();
+        }
         if self.large.is_some() { LARGE_MESSAGE_EVENTS } else { MESSAGE_EVENTS }
     }
 
