@@ -239,7 +239,7 @@ pub(super) fn recover(
     let ours = stand_by(&mut standby, &mut fold, &mut *store, around)?;
     info!(epoch = ours.epoch(), position = ours.position(), "the log is ours");
     while standby.position() < ours.position() {
-        if follow(&mut standby, &mut fold, role)? == 0 {
+        if follow(&mut standby, &mut fold, role)? {
             break;
         }
     }
@@ -258,20 +258,22 @@ fn stand_by(
 ) -> Result<Owner, DatabaseError> {
     let mut looked: Option<Instant> = None;
     while !*stopping.borrow() {
-        let is_behind = match follow(standby, fold, role) {
-            Ok(_) => !standby.is_at_end(),
+        match follow(standby, fold, role) {
+            Ok(true) => {}
+            // Another one may know all of the log, and serve it at once: it is not claimed yet.
+            Ok(false) => {
+                if looked.is_none_or(|looked| looked.elapsed() >= STAND_BY) {
+                    looked = Some(Instant::now());
+                    tell_owner(store, owner);
+                }
+                continue;
+            }
             Err(DatabaseError::Standby(StandbyError::Read(ReadError::Io(failure)))) => {
                 warn!(%failure, "the log cannot be followed now");
-                false
             }
             Err(error) => return Err(error),
-        };
-        if is_behind && looked.is_some_and(|looked| looked.elapsed() < STAND_BY) {
-            continue;
         }
-        looked = Some(Instant::now());
-        // Another one may know all of the log, and serve it at once.
-        match if is_behind { Ok(None) } else { standby.claim(store) } {
+        match standby.claim(store) {
             Ok(Some(ours)) => {
                 owner.send_replace(None);
                 return Ok(ours);
@@ -279,9 +281,7 @@ fn stand_by(
             Ok(None) => tell_owner(store, owner),
             Err(failure) => warn!(%failure, "the log cannot be claimed now"),
         }
-        if !is_behind {
-            thread::sleep(STAND_BY);
-        }
+        thread::sleep(STAND_BY);
     }
     Err(DatabaseError::Stopped)
 }
@@ -299,8 +299,8 @@ fn tell_owner(store: &mut dyn Store, owner: &watch::Sender<Option<String>>) {
     });
 }
 
-/// Folds the blocks that come next. Gives how many there were.
-fn follow(standby: &mut Standby, fold: &mut Fold, role: &Role) -> Result<usize, DatabaseError> {
+/// Folds the blocks that come next. Gives whether those were all that there are.
+fn follow(standby: &mut Standby, fold: &mut Fold, role: &Role) -> Result<bool, DatabaseError> {
     let log_id = standby.log_id();
     let blocks = standby.follow().map_err(StandbyError::from)?;
     for block in &blocks {
@@ -311,10 +311,11 @@ fn follow(standby: &mut Standby, fold: &mut Fold, role: &Role) -> Result<usize, 
         fold.add(&log_id, block).map_err(unsound)?;
     }
     role.position.set(standby.position());
-    if standby.is_at_end() {
+    let is_at_end = standby.is_at_end();
+    if is_at_end {
         role.reached_end();
     }
-    Ok(blocks.len())
+    Ok(is_at_end)
 }
 
 /// The time since the machine was started, which goes on while it sleeps: a lease does as well.

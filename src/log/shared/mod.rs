@@ -163,9 +163,9 @@ pub trait Source: Send + Sync {
     /// The name of the engine.
     fn engine(&self) -> &'static str;
 
-    /// The block that holds `position` and some that follow, `count` at most, as far as they end
-    /// at `until` or before; none when there are none. With the chain before the first of them;
-    /// `None` where the log begins.
+    /// The block that holds `position` and those that follow, as far as they end at `until` or
+    /// before: `count` of them, and fewer only where there are no more. With the chain before the
+    /// first of them; `None` where the log begins.
     ///
     /// # Errors
     /// [`StoreError`].
