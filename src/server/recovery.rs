@@ -42,8 +42,8 @@ pub(crate) fn recover(
     };
     let position = resume.position();
     let mut recovered = open(directory, fold, Some(resume))?;
-    if recovered.opened.damage.is_some() {
-        warn!("what comes after the checkpoint is damaged, or does not fit it: reading all of it");
+    if let Some(damage) = &recovered.opened.damage {
+        warn!(%damage, "the log does not go on from its checkpoint: reading all of it");
         let was_refuted = recovered.was_refuted;
         drop(recovered);
         let whole = open(take()?, Fold::new(request_id_window), None)?;
@@ -97,12 +97,10 @@ fn open(
     if let Some(torn) = &opened.torn {
         warn!(file = torn.file, bytes = torn.bytes, "an unfinished group was cut");
     }
-    if let Some(damage) = &opened.damage {
+    if let Some(damage) = opened.damage.as_ref().filter(|_| checkpoint == 0) {
         error!(%damage, "the log is damaged; it can be read up to there, and not written");
-        if checkpoint == 0 {
-            // Of what lies behind the end something may have been folded by then.
-            fold = again(&fold, &*opened.reader)?;
-        }
+        // Of what lies behind the end something may have been folded by then.
+        fold = again(&fold, &*opened.reader)?;
     }
     if let (Some(writer), Some(preparer)) = (&mut opened.writer, &mut opened.preparer)
         && !writer.has_room()
