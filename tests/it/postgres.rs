@@ -10,7 +10,7 @@ use std::{path::Path, time::Duration};
 use daybook::proto::OpenAccountRequest;
 use tonic::Status;
 
-use crate::{crash::call::Client, engine, process::Server};
+use crate::{crash::call::Client, engine, operations::Scrape, process::Server};
 
 mod cluster;
 mod fencing;
@@ -40,6 +40,16 @@ async fn member_with(url: &str, lease: Duration, further: &[&str]) -> Server {
     let mut server = Server::spawn_with(Path::new("unused"), &[&flags, further].concat());
     server.wait_for_line("the log is ").await;
     server
+}
+
+/// As [`member`], with a page for scrapers.
+async fn scraped_member(url: &str, lease: Duration) -> Server {
+    member_with(url, lease, &["--operations-listen", "127.0.0.1:0"]).await
+}
+
+/// How many calls a server has passed on, with this outcome.
+fn passed_on(told: &Scrape, outcome: &str) -> u64 {
+    told.get(&format!("daybook_calls_passed_on_total{{outcome=\"{outcome}\"}}"))
 }
 
 /// Opens an account. Gives its position.

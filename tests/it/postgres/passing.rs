@@ -10,12 +10,12 @@ use daybook::proto::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::{member, member_with, open};
+use super::{member, open, passed_on, scraped_member};
 use crate::{
     crash::{audit::Reader, call::Client},
     engine,
     operations::Scrape,
-    process::Server,
+    service,
 };
 
 /// Longer than any test: nobody takes over.
@@ -25,15 +25,10 @@ const WITHIN: Duration = Duration::from_secs(20);
 const BATCHES: usize = 12;
 const BATCH_COMMANDS: usize = 8_000;
 
-/// A server that tells what became of calls.
-async fn scraped(url: &str) -> Server {
-    member_with(url, LEASE, &["--operations-listen", "127.0.0.1:0"]).await
-}
-
 fn reason(status: &Status) -> String {
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     assert!(status.get_details_retry_info().is_some(), "{status:?}");
-    status.get_details_error_info().expect("a reason").reason
+    service::reason(status)
 }
 
 /// Intent: what one server was told, all of them tell.
@@ -59,7 +54,8 @@ async fn whoever_is_asked_has_one_ledger() {
 async fn a_call_is_passed_on_once() {
     let Some(url) = super::new_ledger() else { return };
     let _owner = member(&url, LEASE).await;
-    let (mut one, mut other) = (scraped(&url).await, scraped(&url).await);
+    let mut one = scraped_member(&url, LEASE).await;
+    let mut other = scraped_member(&url, LEASE).await;
     let [of_one, of_other] = [&one, &other].map(|server| format!("http://{}", server.address()));
     for (server, says) in [(&mut one, of_other), (&mut other, of_one)] {
         let sql = format!(
@@ -75,8 +71,7 @@ async fn a_call_is_passed_on_once() {
     for server in [&one, &other] {
         let told = Scrape::at(server.operations()).await;
         for outcome in ["answered", "not_owner"] {
-            let family = format!("daybook_calls_passed_on_total{{outcome=\"{outcome}\"}}");
-            assert_eq!(told.get(&family), 1, "{outcome}");
+            assert_eq!(passed_on(&told, outcome), 1, "{outcome}");
         }
     }
     let events = engine::query(&url, "select position from events").unwrap();
@@ -116,7 +111,7 @@ async fn who_owns_the_ledger_is_known_before_all_of_it_is() {
         client.execute_batch(request).await.unwrap();
     }
     let head = i64::try_from(BATCHES * BATCH_COMMANDS).unwrap();
-    let other = scraped(&url).await;
+    let other = scraped_member(&url, LEASE).await;
     let followed = Scrape::at(other.operations()).await.get("daybook_standby_position");
     assert_eq!(open(&mut Client::new(other.connect().await)).await.unwrap(), head + 1);
     assert!(followed < head.unsigned_abs(), "it had not read all of it: {followed}");

@@ -6,14 +6,14 @@ use std::{
 };
 
 use tokio::time::sleep;
-use tonic_types::StatusExt as _;
 
-use super::{member_with, open};
+use super::{open, passed_on, scraped_member};
 use crate::{
     crash::call::Client,
     engine::{self, Database},
     operations::Scrape,
     process::Server,
+    service::reason,
 };
 
 /// Long enough for a busy machine to renew it in time.
@@ -29,10 +29,6 @@ const REFUSED: [(&str, &str); 3] = [
     ("OWNER_UNREACHABLE", "owner_unreachable"),
     ("NOT_OWNER", "not_owner"),
 ];
-
-async fn member(url: &str) -> Server {
-    member_with(url, LEASE, &["--operations-listen", "127.0.0.1:0"]).await
-}
 
 async fn scrape(server: &Server) -> Scrape {
     Scrape::at(server.operations()).await
@@ -51,10 +47,6 @@ async fn scrape_until(server: &Server, is_it: impl Fn(&Scrape) -> bool) -> Scrap
     }
 }
 
-fn passed_on(told: &Scrape, outcome: &str) -> u64 {
-    told.get(&format!("daybook_calls_passed_on_total{{outcome=\"{outcome}\"}}"))
-}
-
 fn owns(told: &Scrape) -> bool {
     let (owned, epoch) = (told.get("daybook_ledger_owned"), told.get("daybook_ledger_epoch"));
     assert_eq!(owned, u64::from(epoch > 0), "{told:#?}");
@@ -66,9 +58,9 @@ fn owns(told: &Scrape) -> bool {
 #[tokio::test]
 async fn it_is_told_who_owns_a_ledger() {
     let Some(url) = super::new_ledger() else { return };
-    let mut owner = member(&url).await;
+    let mut owner = scraped_member(&url, LEASE).await;
     owner.wait_for_line("\"serving\"").await;
-    let other = member(&url).await;
+    let other = scraped_member(&url, LEASE).await;
     let mut client = Client::new(other.connect().await);
     for position in 1..=CALLS {
         assert_eq!(open(&mut client).await.unwrap(), i64::try_from(position).unwrap());
@@ -96,7 +88,7 @@ async fn it_is_told_who_owns_a_ledger() {
     owner.kill();
     let mut heard = BTreeMap::<String, u64>::new();
     while let Err(status) = open(&mut client).await {
-        *heard.entry(status.get_details_error_info().unwrap().reason).or_default() += 1;
+        *heard.entry(reason(&status)).or_default() += 1;
         sleep(LOOK_AGAIN).await;
     }
     let told = scrape_until(&other, owns).await;
@@ -115,9 +107,9 @@ async fn it_is_told_who_owns_a_ledger() {
 async fn it_is_told_how_old_the_end_of_the_log_is() {
     let Some(database) = Database::start(&[]) else { return };
     let url = engine::ledger_of(&database.url, "told");
-    let mut owner = member(&url).await;
+    let mut owner = scraped_member(&url, LEASE).await;
     owner.wait_for_line("\"serving\"").await;
-    let mut other = member(&url).await;
+    let mut other = scraped_member(&url, LEASE).await;
     // It is not counted from the start.
     sleep(LAG_MAX).await;
     scrape_until(&other, |told| lag(told) < LAG_MAX).await;
