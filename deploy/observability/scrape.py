@@ -24,29 +24,31 @@ STANDS_BY = "standing by: the log is another process's"
 
 
 @functools.cache
-def scrape(binary):
+def scrape(binary, run, expect):
     """What servers tell after a second of work, each: of files, and two of a database, of which
     one owns the ledger and the other one passes on to it what it is asked."""
     with tempfile.TemporaryDirectory() as directory:
-        with server(binary, "serving", "--data-dir", f"{directory}/data") as addresses:
-            pages = [worked(binary, addresses)]
-    with database() as url:
+        with server(binary, expect, "serving", "--data-dir", f"{directory}/data") as addresses:
+            pages = [worked(binary, run, addresses)]
+    with database(expect) as url:
         # So long a lease stays certain on a busy machine.
         flags = ["--engine", "postgres", "--database-url", url, "--lease", "30s"]
         with (
-            server(binary, "serving", *flags) as owner,
-            server(binary, STANDS_BY, *flags) as other,
+            server(binary, expect, "serving", *flags) as owner,
+            server(binary, expect, STANDS_BY, *flags) as other,
         ):
-            pages += [worked(binary, addresses) for addresses in [owner, other]]
+            pages += [worked(binary, run, addresses) for addresses in [owner, other]]
     return pages
 
 
 @contextlib.contextmanager
-def server(binary, ready, *flags):
+def server(binary, expect, ready, *flags):
     """A server that has said this. Gives its addresses, by what it says of them."""
     flags = ["--listen", "127.0.0.1:0", "--operations-listen", "127.0.0.1:0", *flags]
     flags += ["--log-format", "json"]
-    process = subprocess.Popen([binary, *flags], env=clean(), stderr=subprocess.PIPE, text=True)
+    # Settings of whoever runs this are not those of the servers.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DAYBOOK_")}
+    process = subprocess.Popen([binary, *flags], env=clean, stderr=subprocess.PIPE, text=True)
     try:
         addresses, lines = {}, []
         for line in process.stderr:
@@ -55,8 +57,7 @@ def server(binary, ready, *flags):
             addresses[told["message"]] = told.get("address")
             if told["message"] == ready:
                 break
-        else:
-            raise RuntimeError(f"a server does not start: {lines}")
+        expect(lines[-1:] == [ready], f"a server does not start: {lines}")
         yield addresses
     finally:
         process.terminate()
@@ -64,33 +65,25 @@ def server(binary, ready, *flags):
 
 
 @contextlib.contextmanager
-def database():
+def database(expect):
     """The URL of a new database, which is gone afterwards."""
     told = ["sh", "-c", "echo $DAYBOOK_TEST_POSTGRES_URL; cat"]
     command, pipe = [ROOT / "tests/postgres/with", *told], subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         url = process.stdout.readline().strip()
-        if not url:
-            raise RuntimeError("no database: PostgreSQL's programs are needed")
+        expect(url, "no database: PostgreSQL's programs are needed")
         yield url
         # It goes as soon as nobody can write here any more.
 
 
-def worked(binary, addresses):
+def worked(binary, run, addresses):
     """What a server tells after a second of work."""
     load = ["--address", f"http://{addresses['listening']}", "--workload", "transfer"]
     load += ["--accounts", "10", "--seconds", "1", "--warm-up", "0"]
-    done = subprocess.run([binary, "bench", *load], env=clean(), capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"{done.args}: {done.stdout}{done.stderr}")
+    run(binary, "bench", *load)
     page = f"http://{addresses['listening for operations']}/metrics"
     with urllib.request.urlopen(page, timeout=10) as answer:
         return answer.read().decode()
-
-
-def clean():
-    """Settings of whoever runs this are not those of the servers."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("DAYBOOK_")}
 
 
 def families(pages):
@@ -108,7 +101,7 @@ def samples(pages):
 
 def check(root, binary, run, expect):
     here = root / "deploy/observability"
-    pages = scrape(binary)
+    pages = scrape(binary, run, expect)
     for page in pages:
         with tempfile.NamedTemporaryFile("w+") as file:
             file.write(page)
