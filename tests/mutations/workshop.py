@@ -17,6 +17,8 @@ class Workshop:
         # Two trees would take each other's generated code from one directory.
         self.tree, self.build = place / f"tree-{number}", place / f"build-{number}"
         self.copy()
+        if not self.build.exists():
+            self.begin_build()
 
     def copy(self):
         """Copies what is under version control. Files that did not change keep their times, so
@@ -34,6 +36,15 @@ class Workshop:
         for path in [path for path in self.tree.rglob("*") if path.is_file()]:
             if path not in kept:
                 path.unlink()
+
+    def begin_build(self):
+        """Takes over what others wrote, and is built the same way in every tree. What is built of
+        this crate is named by the place of its tree."""
+        for part in ("deps", "build", ".fingerprint"):
+            built = ROOT / "target" / "debug" / part
+            if built.exists():
+                ours = shutil.ignore_patterns("*daybook-*", "it-*")
+                shutil.copytree(built, self.build / "debug" / part, symlinks=True, ignore=ours)
 
     @contextlib.contextmanager
     def planted(self, *defects):
