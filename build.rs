@@ -17,9 +17,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(PROTOS, ["proto"])?;
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out_dir.join("daybook_descriptor.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure()
+    // What clients see: messages, and services that can be called.
+    let configured = || tonic_prost_build::configure().codec_path("crate::proto::SliceCodec");
+    configured()
         .extern_path(".google.rpc", "::tonic_types")
-        .codec_path("crate::proto::SliceCodec")
+        .build_server(false)
+        .compile_fds(descriptors.clone())?;
+    // The services that can be provided. They have the same messages, but for one.
+    let services = out_dir.join("services");
+    fs::create_dir_all(&services)?;
+    configured()
+        .extern_path(".daybook.v1", "crate::proto")
+        .extern_path(".daybook.v1.TailEventsResponse", "crate::proto::TailMessage")
+        .build_client(false)
+        .out_dir(services)
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -19,7 +19,7 @@ use daybook::{
         ListAccountEventsRequest, ListAccountEventsResponse, ListAccountsRequest,
         ListAccountsResponse, ListSagasRequest, ListSagasResponse, ListTransactionsRequest,
         ListTransactionsResponse, MoneyDeposited, OpenAccountRequest, OpenAccountResponse,
-        TailEventsRequest, TailEventsResponse, TransferMoneyRequest, TransferMoneyResponse,
+        TailEventsRequest, TailMessage, TransferMoneyRequest, TransferMoneyResponse,
         WithdrawMoneyRequest, WithdrawMoneyResponse,
         command_service_server::{CommandService, CommandServiceServer},
         event::Payload,
@@ -168,7 +168,7 @@ impl CommandService for Echo {
 
 #[tonic::async_trait]
 impl QueryService for Echo {
-    type TailEventsStream = Empty<Result<TailEventsResponse, Status>>;
+    type TailEventsStream = Empty<Result<TailMessage, Status>>;
 
     async fn get_account(
         &self,

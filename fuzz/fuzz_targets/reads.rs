@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use arbitrary::Arbitrary;
 use daybook::proto::{
     AccountState, Event, EventType, GetAccountRequest, GetSagaRequest, GetStatsRequest,
-    TailEventsRequest, event::Payload, get_account_request::AsOf,
+    TailEventsRequest, TailEventsResponse, event::Payload, get_account_request::AsOf,
     query_service_server::QueryService as _,
 };
 use daybook_fuzz::{
@@ -256,6 +256,7 @@ async fn tail(store: &Store, request: TailEventsRequest, until: i64) -> Result<V
     tokio::time::pause();
     while position < until {
         let message = messages.next().await.expect("a tail goes on")?;
+        let message = TailEventsResponse::decode(message.as_bytes()).expect("it is a message");
         assert!(message.position > position, "a tail goes forward");
         position = message.position;
         events.extend(message.events);

@@ -26,6 +26,10 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+/// For what has to hold for any entry.
+#[cfg(test)]
+pub(crate) use self::tests::codec::any_entry;
+
 /// For the simulation, which drives the store in one thread, and for the sum of all limits.
 #[cfg(test)]
 pub(crate) use self::{

@@ -108,7 +108,7 @@ fn parse_as_of(wrong: &mut Violations, as_of: Option<RequestedAsOf>) -> Option<O
 }
 
 /// The messages of a tail.
-type Tail = Messages<proto::TailEventsResponse>;
+type Tail = Messages<proto::TailMessage>;
 
 #[tonic::async_trait]
 impl QueryService for Queries {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::{
     domain::{AccountState, Balance, COMPENSATION, EventKind, Fact, Principal, TransferError},
     event_store::{Entry, EventIds, Numbered},
-    proto,
+    proto::{self, Fields},
     views::{AccountView, Recorded, SagaState, SagaView, StepState, Transaction, TransactionKind},
 };
 
@@ -44,6 +44,62 @@ pub(super) fn event(ids: &EventIds, entry: &Entry, event: &Numbered<'_>) -> prot
         request_id: entry.request_id.map(|request| id(request.uuid())).unwrap_or_default(),
         principal: name(entry.principal.as_ref()),
         payload: Some(payload(event.fact, &entry.reason)),
+    }
+}
+
+/// The same event, straight as bytes. The numbers of its fields are those of `event.proto`.
+pub(super) fn put_event(
+    fields: &mut Fields<'_>,
+    ids: &EventIds,
+    entry: &Entry,
+    event: &Numbered<'_>,
+) {
+    fields.number(1, number(event.position));
+    fields.id(2, ids.at(event.position, entry.time_micros));
+    fields.id(3, event.account.id.uuid());
+    fields.number(4, number(event.version));
+    fields.message(5, |fields| {
+        let Timestamp { seconds, nanos } = time(entry.time_micros);
+        fields.number(1, seconds);
+        fields.number(2, nanos.into());
+    });
+    if let Some(saga) = &entry.saga {
+        fields.id(6, saga.id.uuid());
+    }
+    if let Some(request_id) = &entry.request_id {
+        fields.id(7, request_id.uuid());
+    }
+    put_payload(fields, event.fact, &entry.reason);
+    fields.text(15, entry.principal.as_ref().map(Principal::as_str).unwrap_or_default());
+}
+
+fn put_payload(fields: &mut Fields<'_>, fact: &Fact, reason: &str) {
+    match fact {
+        Fact::AccountOpened { owner, currency, initial_balance } => fields.message(8, |fields| {
+            fields.text(1, owner.as_str());
+            fields.text(2, &currency.to_string());
+            fields.number(3, initial_balance.minor());
+        }),
+        Fact::MoneyDeposited { amount, balance, compensation } => fields.message(9, |fields| {
+            fields.number(1, amount.minor());
+            fields.number(2, balance.minor());
+            fields.text(3, if *compensation { COMPENSATION } else { reason });
+        }),
+        Fact::MoneyWithdrawn { amount, balance } => fields.message(10, |fields| {
+            fields.number(1, amount.minor());
+            fields.number(2, balance.minor());
+            fields.text(3, reason);
+        }),
+        Fact::TransferInitiated { to, amount } => fields.message(11, |fields| {
+            fields.id(1, to.uuid());
+            fields.number(2, amount.minor());
+            fields.text(3, reason);
+        }),
+        Fact::TransferCompleted => fields.message(12, |_| {}),
+        Fact::TransferFailed { error } => fields.message(13, |fields| {
+            fields.text(1, error.name());
+        }),
+        Fact::AccountClosed => fields.message(14, |_| {}),
     }
 }
 
@@ -256,5 +312,36 @@ impl Done {
             Fact::AccountClosed => Kind::CloseAccount(self.closed(ids)),
             Fact::TransferCompleted | Fact::TransferFailed { .. } => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
+
+    use super::*;
+    use crate::{
+        event_store::any_entry,
+        proto::{TailEventsResponse, TailMessage},
+    };
+
+    proptest! {
+        #[test]
+        fn an_event_is_the_same_whether_as_a_value_or_as_bytes(
+            entry in any_entry(),
+            position in 0..=i64::MAX,
+        ) {
+            let ids = EventIds::new([7; 16]);
+            let mut message = TailMessage::default();
+            for numbered in entry.numbered() {
+                message.add_event(|fields| put_event(fields, &ids, &entry, &numbered));
+            }
+            message.end(position);
+            let events: Vec<_> = entry.numbered().map(|it| event(&ids, &entry, &it)).collect();
+            prop_assert_eq!(message.event_count(), events.len());
+            let value = TailEventsResponse { events, position };
+            prop_assert_eq!(message.as_bytes(), value.encode_to_vec());
+        }
     }
 }

@@ -16,7 +16,12 @@ use tokio::{
 use tonic::Status;
 
 use super::{parse::Violations, reads::Reads, render, status};
-use crate::{domain::AccountId, event_store::Entry, log::Block, proto};
+use crate::{
+    domain::AccountId,
+    event_store::Entry,
+    log::Block,
+    proto::{self, TailMessage},
+};
 
 /// How many events one message holds before it is sent: enough to be cheap, few enough that a
 /// stuck reader costs little.
@@ -108,7 +113,7 @@ pub(super) fn tail(
     reads: &Reads,
     question: Question,
     stopping: watch::Receiver<bool>,
-) -> Result<impl Stream<Item = Result<proto::TailEventsResponse, Status>> + use<>, Status> {
+) -> Result<impl Stream<Item = Result<TailMessage, Status>> + use<>, Status> {
     let head = *reads.durable.borrow();
     let position = question.after_position.unwrap_or(head);
     if position > head {
@@ -134,27 +139,27 @@ pub(super) fn tail(
 impl Tail {
     /// The next message: as soon as events have passed the filter and there are no more at hand,
     /// or when it is time to tell how far the log has been considered.
-    async fn next(&mut self) -> Result<proto::TailEventsResponse, Status> {
+    async fn next(&mut self) -> Result<TailMessage, Status> {
         let most = self.message_events();
-        let mut events = Vec::new();
+        let mut message = TailMessage::default();
         loop {
             if *self.stopping.borrow() {
                 return Err(status::stopping());
             }
             let head = *self.durable.borrow_and_update();
-            while self.position < head && events.len() < most {
-                self.read_block(&mut events, most).await?;
-                if events.is_empty() && self.is_time() {
+            while self.position < head && message.event_count() < most {
+                self.read_block(&mut message, most).await?;
+                if message.event_count() == 0 && self.is_time() {
                     break;
                 }
             }
             let progress = self.position > self.told && self.is_time();
-            if !events.is_empty() || progress {
+            if message.event_count() > 0 || progress {
                 self.told = self.position;
                 self.told_at = Instant::now();
-                self.was_full = events.len() >= most;
-                let position = render::number(self.position);
-                return Ok(proto::TailEventsResponse { events, position });
+                self.was_full = message.event_count() >= most;
+                message.end(render::number(self.position));
+                return Ok(message);
             }
             if self.position == head {
                 self.reads.expect_more()?;
@@ -191,19 +196,16 @@ impl Tail {
 
     /// Adds the events of the block that comes next, to its end or until the message is full.
     /// The events of one entry stay together.
-    async fn read_block(
-        &mut self,
-        events: &mut Vec<proto::Event>,
-        most: usize,
-    ) -> Result<(), Status> {
+    async fn read_block(&mut self, message: &mut TailMessage, most: usize) -> Result<(), Status> {
         let next = self.position.saturating_add(1);
         let block = self.block(next).await?;
+        let mut entry = Entry::default();
         for record in block.records().skip_while(|record| record.last_position() < next) {
-            let entry = self.reads.history.decode(&record);
-            let entry = entry.map_err(|failure| status::unreadable(&failure))?;
-            self.add(&entry, next, events);
+            let decoded = self.reads.history.decode_into(&record, &mut entry);
+            decoded.map_err(|failure| status::unreadable(&failure))?;
+            self.add(&entry, next, message);
             self.position = entry.last_position();
-            if events.len() >= most {
+            if message.event_count() >= most {
                 break;
             }
         }
@@ -223,12 +225,13 @@ impl Tail {
         block.ok_or_else(|| status::internal("a block without its records"))
     }
 
-    fn add(&self, entry: &Entry, from: u64, events: &mut Vec<proto::Event>) {
+    fn add(&self, entry: &Entry, from: u64, message: &mut TailMessage) {
         let ids = self.reads.history.codec().ids();
-        let wanted = entry.numbered().filter(|event| {
+        for event in entry.numbered() {
             let kind = render::event_type(event.fact.kind());
-            event.position >= from && self.filter.passes(event.account.id, kind)
-        });
-        events.extend(wanted.map(|numbered| render::event(ids, entry, &numbered)));
+            if event.position >= from && self.filter.passes(event.account.id, kind) {
+                message.add_event(|fields| render::put_event(fields, ids, entry, &event));
+            }
+        }
     }
 }

@@ -291,7 +291,7 @@ fn events_of(accounts: &[EntryAccount], facts: &[(usize, Parts)]) -> Vec<Event> 
 }
 
 /// Any entry that can be written, whether or not a command records such a one.
-fn any_entry() -> impl Strategy<Value = Entry> {
+pub(crate) fn any_entry() -> impl Strategy<Value = Entry> {
     // No log has more positions, and twice a way back is still a number.
     let position = prop_oneof![2..1_000_u64, 2..1_u64 << 62];
     let entry = |first_position: u64| {

@@ -1,7 +1,7 @@
 //! What the event store promises, with a log of the tests' own where a log must misbehave.
 
 mod actor;
-mod codec;
+pub(crate) mod codec;
 mod state;
 
 use uuid::Uuid;
