@@ -44,7 +44,7 @@ KIB_EACH_MAX, MIB_MAX = 64, 64
 # How long until all of them have been sent what they take.
 FULL_SECONDS = 10
 # Twice as many calls as the server takes in, and more than it can carry out.
-OVERLOAD = ("--in-flight", "32768", "--connections", "128", "--seconds", "7")
+OVERLOAD = ("--in-flight", "32768", "--connections", "128", "--seconds", "30")
 # Who makes one call at a time beside that.
 POLITE, POLITE_PAUSE_SECONDS = 16, 0.02
 SHED_MIN = 1000
