@@ -107,10 +107,10 @@ pub(super) async fn follow(reporter: HealthReporter, mut status: watch::Receiver
 /// Tells whether calls can be passed on to the process whose the ledger is, as that changes.
 pub(super) async fn follow_owner(
     reporter: HealthReporter,
-    mut owner: watch::Receiver<Option<String>>,
+    mut owner: watch::Receiver<wire::Whose>,
 ) {
     loop {
-        let is_known = owner.borrow_and_update().is_some();
+        let is_known = matches!(*owner.borrow_and_update(), wire::Whose::Other(_));
         tell(&reporter, is_known, is_known).await;
         if owner.changed().await.is_err() {
             return;

@@ -29,7 +29,9 @@ use crate::{
         FILE_DESCRIPTOR_SET, command_service_server::CommandServiceServer,
         query_service_server::QueryServiceServer,
     },
-    wire::{Commands, Desk, Elsewhere, Entrance, Front, MESSAGE_BYTES_MAX, Metered, Queries},
+    wire::{
+        Commands, Desk, Elsewhere, Entrance, Front, MESSAGE_BYTES_MAX, Metered, Queries, Whose,
+    },
 };
 
 mod checkpointer;
@@ -151,7 +153,7 @@ async fn serve_calls<H: Health>(
     info!(address = %listens, "listening");
     let others = Routes::new(health_service);
     let others = if config.reflection { add_reflection(others)? } else { others };
-    let (owner, owners) = watch::channel(None);
+    let (owner, owners) = watch::channel(Whose::default());
     let elsewhere =
         shared::elsewhere(config, owners.clone(), stop.subscribe(), &metrics.role.passed_on)?;
     let entrance = Entrance::new(gate.clone());
@@ -175,7 +177,7 @@ async fn serve_calls<H: Health>(
             standing_by.abort();
             // A start may end at any moment: nothing was taken in, and nothing has to be written.
             // Who passes calls on lets them end.
-            if owners.borrow().is_some() {
+            if matches!(*owners.borrow(), Whose::Other(_)) {
                 drain(config, &health, metrics, &stop, &mut transport).await;
             }
             notify::stopping();

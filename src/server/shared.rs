@@ -29,11 +29,15 @@ use crate::{
     },
     postgres::{Blocks, Database, Epochs, Nodes, SetUp, StartError, Tls, set_up},
     views::{Books, Fold},
-    wire::{Elsewhere, PassedOn},
+    wire::{Elsewhere, PassedOn, Whose},
 };
 
 /// How long a connection to another process may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// How often another process is asked whether it lives while calls wait for it, and how long it
+/// may take to answer: one that is cut off says nothing by itself.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const ALIVE_WITHIN: Duration = Duration::from_secs(5);
 /// How often who stands by looks whether there is more of the log, or no owner.
 const STAND_BY: Duration = Duration::from_millis(50);
 
@@ -94,7 +98,7 @@ pub(super) struct Around {
     /// Where calls are taken.
     pub(super) listens: SocketAddr,
     /// Is told whose the log is while it is another process's.
-    pub(super) owner: watch::Sender<Option<String>>,
+    pub(super) owner: watch::Sender<Whose>,
     /// Says when nobody needs the ledger any more.
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) role: Arc<Role>,
@@ -186,7 +190,7 @@ fn advertised(config: &Config, at: &DatabaseConfig, listens: SocketAddr) -> Stri
 /// [`DatabaseError`] when the authorities of others cannot be read.
 pub(super) fn elsewhere(
     config: &Config,
-    owner: watch::Receiver<Option<String>>,
+    owner: watch::Receiver<Whose>,
     stopping: watch::Receiver<bool>,
     passed_on: &Arc<PassedOn>,
 ) -> Result<Option<Elsewhere>, DatabaseError> {
@@ -198,7 +202,11 @@ pub(super) fn elsewhere(
     let own = config.tls.clone();
     let connect = move |address: &str| {
         let endpoint = Endpoint::from_shared(address.to_owned()).ok()?;
-        let endpoint = endpoint.connect_timeout(CONNECT_WITHIN).tcp_nodelay(true);
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_WITHIN)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(ALIVE_INTERVAL)
+            .keep_alive_timeout(ALIVE_WITHIN);
         if !address.starts_with("https://") {
             return Some(endpoint.connect_lazy());
         }
@@ -275,7 +283,7 @@ fn stand_by(
         }
         match standby.claim(store) {
             Ok(Some(ours)) => {
-                owner.send_replace(None);
+                owner.send_replace(Whose::Ours);
                 return Ok(ours);
             }
             Ok(None) => tell_owner(store, owner),
@@ -287,13 +295,14 @@ fn stand_by(
 }
 
 /// Tells whose the log is.
-fn tell_owner(store: &mut dyn Store, owner: &watch::Sender<Option<String>>) {
+fn tell_owner(store: &mut dyn Store, owner: &watch::Sender<Whose>) {
     let address = store.owner().ok().flatten();
+    let whose = address.clone().map_or(Whose::Unknown, Whose::Other);
     owner.send_if_modified(|known| {
-        let is_news = *known != address;
+        let is_news = *known != whose;
         if is_news {
             info!(owner = address, "standing by: the log is another process's");
-            known.clone_from(&address);
+            *known = whose;
         }
         is_news
     });

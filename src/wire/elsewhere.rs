@@ -35,11 +35,22 @@ type Response = http::Response<Body>;
 /// Makes a connection to an address, when it is used first.
 pub type Connect = Arc<dyn Fn(&str) -> Option<Channel> + Send + Sync>;
 
+/// Whose the ledger is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Whose {
+    /// Nobody's, or it is not known whose.
+    #[default]
+    Unknown,
+    /// Another process's, which is reached at this address.
+    Other(String),
+    /// This process's, or about to be.
+    Ours,
+}
+
 /// Where the owner of the ledger is, while that is another process. Cheap to clone.
 #[derive(Clone)]
 pub struct Elsewhere {
-    /// None where there is none, or it is unknown.
-    owner: watch::Receiver<Option<String>>,
+    owner: watch::Receiver<Whose>,
     connect: Connect,
     connections: Arc<Mutex<Option<Connections>>>,
     stopping: watch::Receiver<bool>,
@@ -57,7 +68,7 @@ impl Elsewhere {
     /// what becomes of calls.
     #[must_use]
     pub fn new(
-        owner: watch::Receiver<Option<String>>,
+        owner: watch::Receiver<Whose>,
         connect: Connect,
         stopping: watch::Receiver<bool>,
         passed_on: Arc<PassedOn>,
@@ -73,7 +84,7 @@ impl Elsewhere {
         &self,
         request: Request,
     ) -> Result<BoxFuture<Response, Infallible>, Box<(Request, Status)>> {
-        let Some(address) = self.owner.borrow().clone() else {
+        let Whose::Other(address) = self.owner.borrow().clone() else {
             self.passed_on.owner_unknown.increment();
             return Err(Box::new((request, status::starting())));
         };
@@ -88,22 +99,26 @@ impl Elsewhere {
             return Err(Box::new((request, status::owner_unreachable(&address))));
         };
         let (request, stopping) = (outgoing(request), self.stopping.clone());
-        let passed_on = Arc::clone(&self.passed_on);
+        let (owner, passed_on) = (self.owner.clone(), Arc::clone(&self.passed_on));
         Ok(Box::pin(async move {
-            let ready = poll_fn(|context| channel.poll_ready(context)).await;
-            let answer = match ready {
-                Ok(()) => channel.call(request).await,
-                Err(error) => Err(error),
+            let answering = async {
+                poll_fn(|context| channel.poll_ready(context)).await?;
+                channel.call(request).await
+            };
+            let answer = tokio::select! {
+                biased;
+                answer = answering => answer.map_err(|error| error.to_string()),
+                () = has_gone(owner.clone(), &address) => Err("it owns it no more".to_owned()),
             };
             Ok(match answer {
                 Ok(answer) => {
                     passed_on.answered.increment();
                     let broken = Some(status::owner_unreachable(&address));
-                    guarded::ending(answer, ended(visit, stopping), broken)
+                    guarded::ending(answer, ended(visit, stopping, owner, address), broken)
                 }
                 Err(error) => {
                     passed_on.owner_unreachable.increment();
-                    warn!(%error, owner = address, "a call has no answer of the ledger's owner");
+                    warn!(error, owner = address, "a call has no answer of the ledger's owner");
                     status::owner_unreachable(&address).into_http()
                 }
             })
@@ -125,8 +140,28 @@ impl Elsewhere {
     }
 }
 
-/// Waits until the caller is not let in any more, or the server stops.
-async fn ended(visit: Option<Visit>, mut stopping: watch::Receiver<bool>) -> Status {
+/// Waits until the ledger is somebody else's than this owner's. One that is cut off may never
+/// answer, nor notice: whoever waits for it would do so for ever.
+async fn has_gone(mut owner: watch::Receiver<Whose>, address: &str) {
+    let is_another = |whose: &Whose| match whose {
+        Whose::Unknown => false,
+        Whose::Other(now) => now != address,
+        Whose::Ours => true,
+    };
+    if owner.wait_for(is_another).await.is_err() {
+        // Nobody follows it any more: the server stops.
+        pending::<()>().await;
+    }
+}
+
+/// Waits until the caller is not let in any more, the ledger is not this owner's, or the server
+/// stops.
+async fn ended(
+    visit: Option<Visit>,
+    mut stopping: watch::Receiver<bool>,
+    owner: watch::Receiver<Whose>,
+    address: String,
+) -> Status {
     let visited = async {
         match visit {
             Some(visit) => visit.ended().await,
@@ -136,6 +171,7 @@ async fn ended(visit: Option<Visit>, mut stopping: watch::Receiver<bool>) -> Sta
     tokio::select! {
         status = visited => status,
         _ = stopping.wait_for(|stopping| *stopping) => status::stopping(),
+        () = has_gone(owner, &address) => status::owner_unreachable(&address),
     }
 }
 

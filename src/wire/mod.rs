@@ -35,7 +35,7 @@ mod status;
 mod tail;
 
 pub use command_service::{Commands, Desk};
-pub use elsewhere::{Connect, Elsewhere};
+pub use elsewhere::{Connect, Elsewhere, Whose};
 pub use entrance::Entrance;
 pub use front::Front;
 pub use late::Late;

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     domain::AccountId,
-    event_store::{Cursor, EventStore, Failure, History, HistoryError},
+    event_store::{Cursor, EventStore, Failure, History, HistoryError, StoreStatus},
     views::Views,
 };
 
@@ -47,6 +47,8 @@ pub struct Reads {
     pub(super) large_tails: Arc<Semaphore>,
     /// Of the commands of batches, whose calls are not refused.
     pub(super) refusals: Arc<Refusals>,
+    /// How it is about the log.
+    pub(super) status: watch::Receiver<StoreStatus>,
     store: EventStore,
     /// How long a call may take.
     call_time: Duration,
@@ -56,7 +58,7 @@ pub struct Reads {
 
 impl Reads {
     /// Reads from views and log; `durable` tells how far the log is durable. `store` is asked only
-    /// whether the recent past can still change.
+    /// whether the recent past can still change, and whether the log can be reached.
     #[must_use]
     pub fn new(
         views: Arc<Views>,
@@ -76,6 +78,7 @@ impl Reads {
             ahead: Arc::default(),
             large_tails,
             refusals: Arc::default(),
+            status: store.status(),
             store,
             call_time,
             turns,
@@ -145,6 +148,15 @@ impl Reads {
             Ok(Ok(())) => self.expect_current(),
             Ok(Err(behind)) => Err(status::views_behind(behind)),
             Err(_) => Err(status::position_not_reached(position)),
+        }
+    }
+
+    /// UNAVAILABLE while the log cannot be reached: another process may append to it unseen.
+    pub(super) fn expect_reachable(&self) -> Result<(), Status> {
+        if *self.status.borrow() == StoreStatus::Unreachable {
+            Err(status::not_current())
+        } else {
+            Ok(())
         }
     }
 

@@ -18,7 +18,7 @@ use tonic::Status;
 use super::{parse::Violations, reads::Reads, render, status};
 use crate::{
     domain::AccountId,
-    event_store::Entry,
+    event_store::{Entry, StoreStatus},
     log::Block,
     proto::{self, TailMessage},
 };
@@ -93,6 +93,7 @@ struct Tail {
     /// How far the log is durable. Of the tail's own, to know what it has seen of it.
     durable: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
+    status: watch::Receiver<StoreStatus>,
     /// Everything up to here has been considered.
     position: u64,
     /// Everything up to here has been told.
@@ -124,6 +125,7 @@ pub(super) fn tail(
         filter: question.filter,
         durable: reads.durable.clone(),
         stopping,
+        status: reads.status.clone(),
         position,
         told: position,
         told_at: Instant::now(),
@@ -163,6 +165,7 @@ impl Tail {
             }
             if self.position == head {
                 self.reads.expect_more()?;
+                self.reads.expect_reachable()?;
             }
             self.wait().await;
         }
@@ -183,13 +186,15 @@ impl Tail {
         self.told_at.elapsed() >= PROGRESS_INTERVAL
     }
 
-    /// Waits for more of the log, for the end, or for the time to tell the position.
+    /// Waits for more of the log, for the end, for the log to be out of reach, or for the time to
+    /// tell the position.
     async fn wait(&mut self) {
         let untold = self.position > self.told;
         let rest = PROGRESS_INTERVAL.saturating_sub(self.told_at.elapsed());
         tokio::select! {
             Ok(()) = self.durable.changed() => {}
             _ = self.stopping.wait_for(|stopping| *stopping) => {}
+            Ok(_) = self.status.wait_for(|status| *status == StoreStatus::Unreachable) => {}
             () = sleep(rest), if untold => {}
         }
     }

@@ -12,7 +12,9 @@ use tonic::Status;
 
 use crate::{crash::call::Client, engine, operations::Scrape, process::Server};
 
+mod cable;
 mod cluster;
+mod cut_off;
 mod fencing;
 mod migrate;
 mod passing;
@@ -21,6 +23,9 @@ mod starts;
 mod takeover;
 mod told;
 mod verify;
+
+/// What who was taken over from ends with.
+const EXIT_IN_USE: i32 = 75;
 
 /// The URL of a new ledger; `None` where there is no database.
 fn new_ledger() -> Option<String> {

@@ -1,19 +1,19 @@
 //! Three servers of one ledger, and what happens to them while many clients command it: whoever
-//! owns it is killed, stopped past its lease, or asked to go; connections are cut; the database
-//! crashes. Whatever server a client asks, what was acknowledged is there, once, in order.
+//! owns it is killed, stopped past its lease, cut off, or asked to go; connections are closed; the
+//! database crashes. Whatever server a client asks, what was acknowledged is there, once, in order.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::{EXIT_IN_USE, cable::Member};
 use crate::{
     crash::{random::Random, run::Run, setting},
     engine::{self, Database},
-    process::Server,
 };
 
 /// How many faults there are unless told otherwise.
-const FAULTS: u64 = 6;
+const FAULTS: u64 = 8;
 const SERVERS: usize = 3;
 /// How long one may take to stand by or to own the ledger.
 const LEASE: Duration = Duration::from_secs(1);
@@ -22,10 +22,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const LOOKS_MAX: usize = 3_000;
 /// How long clients go on after a fault that they may not have noticed.
 const AFTERWARDS: Duration = Duration::from_millis(300);
-/// How long a server may take to end.
-const WITHIN: Duration = Duration::from_secs(20);
-/// What who was taken over from ends with.
-const EXIT_IN_USE: i32 = 75;
 
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,38 +38,45 @@ enum Fault {
     DatabaseCrashed,
     /// Another one than the owner is killed.
     OtherKilled,
+    /// Nothing reaches the owner, and nothing that it sends arrives, until another one owns the
+    /// ledger.
+    OwnerCutOff,
+    /// The same of another one than the owner, for longer than its lease.
+    OtherCutOff,
     /// The database is gone, and the one that stood by takes its place.
     DatabaseLost,
 }
 
-const KINDS: [Fault; 6] = [
+const KINDS: [Fault; 8] = [
     Fault::OwnerKilled,
     Fault::OwnerStalled,
     Fault::OwnerStopped,
     Fault::Disconnected,
     Fault::DatabaseCrashed,
     Fault::OtherKilled,
+    Fault::OwnerCutOff,
+    Fault::OtherCutOff,
 ];
 
 /// The servers of a ledger.
 struct Cluster {
     database: Database,
     url: String,
-    servers: Vec<Server>,
+    members: Vec<Member>,
 }
 
 impl Cluster {
     fn new(database: Database) -> Self {
         let url = engine::ledger_of(&database.url, "cluster");
-        Self { database, url, servers: Vec::new() }
+        Self { database, url, members: Vec::new() }
     }
 
     /// Lets something happen while many clients command one of the servers.
     async fn meet(&mut self, fault: Fault, run: &mut Run, random: &mut Random) {
         self.settle().await;
         let entry = random.place(SERVERS);
-        run.check(&self.servers[entry], false).await;
-        let load = run.begin_load(&self.servers[entry], true).await;
+        run.check(&self.members[entry].server, false).await;
+        let load = run.begin_load(&self.members[entry].server, true).await;
         fault.happen(self).await;
         sleep(AFTERWARDS).await;
         load.stop();
@@ -83,14 +86,14 @@ impl Cluster {
     /// Compares everything with everything.
     async fn check(&mut self, run: &mut Run) {
         self.settle().await;
-        run.check(&self.servers[0], true).await;
+        run.check(&self.members[0].server, true).await;
         assert_eq!(contradictions(&self.url), [""; 0]);
     }
 
     /// Starts as many servers as are missing.
     async fn complete(&mut self) {
-        while self.servers.len() < SERVERS {
-            self.servers.push(super::member(&self.url, LEASE).await);
+        while self.members.len() < SERVERS {
+            self.members.push(Member::start(&self.url, LEASE).await);
         }
     }
 
@@ -100,16 +103,16 @@ impl Cluster {
             where expire_time > now()";
         for _ in 0..LOOKS_MAX {
             let found = engine::query(&self.url, sql).unwrap_or_default();
-            let is_it = |server: &Server| {
-                found.first() == Some(&format!("http://{}", server.address()))
-                    && server.lines().iter().any(|line| line.contains("\"serving\""))
+            let is_it = |member: &Member| {
+                found.first() == Some(&member.address())
+                    && member.server.lines().iter().any(|line| line.contains("\"serving\""))
             };
-            if let Some(place) = self.servers.iter().position(is_it) {
+            if let Some(place) = self.members.iter().position(is_it) {
                 return place;
             }
             sleep(LOOK_AGAIN).await;
         }
-        let lines: Vec<_> = self.servers.iter().map(Server::lines).collect();
+        let lines: Vec<_> = self.members.iter().map(|member| member.server.lines()).collect();
         panic!("nobody owns the ledger: {lines:?}")
     }
 
@@ -117,12 +120,12 @@ impl Cluster {
     /// ledger or knows who does. Whoever was taken over from has ended, or is about to.
     async fn settle(&mut self) {
         'again: loop {
-            self.servers.retain_mut(Server::is_running);
+            self.members.retain_mut(|member| member.server.is_running());
             self.complete().await;
             let owner = self.owner().await;
-            let address = format!("http://{}", self.servers[owner].address());
-            for (place, server) in self.servers.iter_mut().enumerate() {
-                if place != owner && !server.tells(&address).await {
+            let address = self.members[owner].address();
+            for (place, member) in self.members.iter_mut().enumerate() {
+                if place != owner && !member.server.tells(&address).await {
                     continue 'again;
                 }
             }
@@ -135,21 +138,35 @@ impl Fault {
     /// Lets it happen.
     async fn happen(self, cluster: &mut Cluster) {
         let owner = cluster.owner().await;
+        let other = (owner + 1) % SERVERS;
         match self {
-            Self::OwnerKilled => cluster.servers[owner].kill(),
-            Self::OtherKilled => cluster.servers[(owner + 1) % SERVERS].kill(),
+            Self::OwnerKilled => cluster.members[owner].server.kill(),
+            Self::OtherKilled => cluster.members[other].server.kill(),
             Self::OwnerStopped => {
-                let mut server = cluster.servers.remove(owner);
-                server.terminate();
-                assert_eq!(server.exit_code(WITHIN).await, 0, "{:?}", server.lines());
+                let mut member = cluster.members.remove(owner);
+                member.server.terminate();
+                member.assert_ends_with(0).await;
             }
             Self::OwnerStalled => {
-                let mut server = cluster.servers.remove(owner);
-                server.pause();
+                let mut member = cluster.members.remove(owner);
+                member.server.pause();
                 // Another one, which knows nothing of what this one had begun.
                 cluster.owner().await;
-                server.resume();
-                assert_eq!(server.exit_code(WITHIN).await, EXIT_IN_USE, "{:?}", server.lines());
+                member.server.resume();
+                member.assert_ends_with(EXIT_IN_USE).await;
+            }
+            Self::OwnerCutOff => {
+                let mut member = cluster.members.remove(owner);
+                member.pull();
+                cluster.owner().await;
+                // What it has sent meanwhile arrives late.
+                member.plug();
+                member.assert_ends_with(EXIT_IN_USE).await;
+            }
+            Self::OtherCutOff => {
+                cluster.members[other].pull();
+                sleep(LEASE * 2).await;
+                cluster.members[other].plug();
             }
             Self::Disconnected => {
                 for _ in 0..5 {
