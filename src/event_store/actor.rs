@@ -11,12 +11,7 @@
 
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc as blocking,
-    },
-    thread,
+    sync::{Arc, mpsc::SyncSender},
 };
 
 use tokio::{
@@ -30,6 +25,11 @@ use super::{
     figures::Figures,
     stage::{Answer, Detail, Failure, Stage, Submission, places},
     state::State,
+    turns::{
+        self,
+        atomic::{AtomicBool, Ordering},
+        mpsc as blocking, thread,
+    },
     writer::{Input, SMALL_COMMANDS_MAX, Writer},
 };
 use crate::{
@@ -80,7 +80,7 @@ pub struct Parts {
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Wakes whoever follows the log, after each group.
-    pub follower: blocking::SyncSender<()>,
+    pub follower: SyncSender<()>,
     /// Is told how far the log is durable, before the answers that rest on it.
     pub durable: watch::Sender<u64>,
 }
@@ -91,6 +91,14 @@ pub struct Parts {
 /// # Errors
 /// When the system gives no thread.
 pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
+    start_with(parts, SMALL_COMMANDS_MAX)
+}
+
+/// As [`start`], where groups of more than so many commands are left to the syncer.
+pub(super) fn start_with(
+    parts: Parts,
+    small_commands_max: usize,
+) -> io::Result<(EventStore, Option<Stopper>)> {
     let Parts { state, log, clock, follower, durable } = parts;
     let permits = Arc::new(Semaphore::new(MAILBOX_COMMANDS_MAX));
     let (mailbox, inputs) = mpsc::channel(MAILBOX_COMMANDS_MAX.saturating_add(MAILBOX_SPARE));
@@ -104,7 +112,7 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
     let (status_sender, status) = watch::channel(StoreStatus::Serving);
     let (settled, outbox) = mpsc::channel(MAILBOX_COMMANDS_MAX.saturating_add(MAILBOX_SPARE));
     let position = *durable.borrow();
-    tokio::spawn(deliver(outbox, durable));
+    turns::spawn(deliver(outbox, durable));
     let (group_sender, groups) = blocking::sync_channel(1);
     let (doorbell, stopping) = (Arc::new(Doorbell::default()), Arc::new(AtomicBool::new(false)));
     let outlets = Outlets {
@@ -126,7 +134,7 @@ pub fn start(parts: Parts) -> io::Result<(EventStore, Option<Stopper>)> {
     let writer = thread::Builder::new().name("daybook-writer".into()).spawn(move || {
         let outlets = committer.outlets();
         let _latch = LatchOnPanic(outlets);
-        let writer = Writer::new(state, clock, Arc::clone(&committer), SMALL_COMMANDS_MAX);
+        let writer = Writer::new(state, clock, Arc::clone(&committer), small_commands_max);
         write(writer, outlets, inputs, &group_sender);
     })?;
     let stopper = Stopper {
@@ -270,7 +278,8 @@ impl EventStore {
 
     /// Why a submission got no answer.
     fn failure(&self) -> Failure {
-        match *self.status.borrow() {
+        let status = *self.status.borrow();
+        match status {
             StoreStatus::Stopped => Failure::Stopping,
             StoreStatus::Serving | StoreStatus::NoRoom | StoreStatus::Unreachable
                 if self.stopping.load(Ordering::Acquire) =>

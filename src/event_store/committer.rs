@@ -3,11 +3,9 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender},
+        Arc,
+        mpsc::{RecvTimeoutError, SyncSender},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -18,6 +16,12 @@ use super::{
     doorbell::Doorbell,
     figures::{self, Figures},
     stage::{Answer, Failure, Pending, Stage, places},
+    turns::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::Receiver,
+        thread,
+    },
     writer::Input,
 };
 use crate::log::{AppendError, LogWriter};

@@ -5,7 +5,9 @@
 //! switches between threads that single commands would cost. A batch is worth waking for, so that
 //! it is decided while the disk works.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+
+use super::turns::{Condvar, Mutex, MutexGuard};
 
 /// So many commands that come in together are worth waking for during a sync: deciding them takes
 /// about as long as waking.

@@ -19,6 +19,7 @@ mod figures;
 mod history;
 mod stage;
 mod state;
+mod turns;
 mod varint;
 mod window;
 mod writer;

@@ -3,11 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc as blocking,
-    },
+    sync::{Arc, atomic::Ordering, mpsc as blocking},
 };
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -95,7 +91,7 @@ impl Node {
                 follower,
                 mailbox: mailbox.downgrade(),
                 doorbell: Arc::default(),
-                stopping: Arc::new(AtomicBool::new(false)),
+                stopping: Arc::default(),
                 figures: Arc::default(),
             };
             let committer = Arc::new(Committer::new(log, position, outlets));

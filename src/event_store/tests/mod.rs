@@ -3,6 +3,8 @@
 mod actor;
 pub(crate) mod codec;
 mod state;
+#[cfg(feature = "shuttle")]
+mod turns;
 
 use uuid::Uuid;
 
