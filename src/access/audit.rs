@@ -50,13 +50,24 @@ impl Audit {
     /// Tells how many lines were left out, if some were and there is room for one again.
     pub(super) fn settle(&self) {
         let room = self.lines().room(Instant::now());
-        if let Some(left_out) = room.filter(|left_out| *left_out > 0) {
-            info!(target: "daybook::audit", left_out, "denied calls that were not told");
-        }
+        tell_left_out(room.unwrap_or(0));
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whatever was left out last is told at the end, room or not.
+impl Drop for Audit {
+    fn drop(&mut self) {
+        tell_left_out(self.lines().left_out);
+    }
+}
+
+fn tell_left_out(left_out: u64) {
+    if left_out > 0 {
+        info!(target: "daybook::audit", left_out, "denied calls that were not told");
     }
 }
 
@@ -81,7 +92,26 @@ impl Lines {
 mod tests {
     use std::time::Duration;
 
+    use tracing::subscriber::with_default;
+    use tracing_subscriber::fmt;
+
     use super::*;
+    use crate::ops::telemetry;
+
+    #[test]
+    fn the_end_of_a_flood_is_told_at_the_end() {
+        let lines = telemetry::tests::Lines::default();
+        let writer = lines.clone();
+        with_default(fmt().with_writer(move || writer.clone()).finish(), || {
+            let audit = Audit::new();
+            for _ in 0..100 {
+                audit.denied(None, "-", None, "CREDENTIALS_INVALID");
+            }
+        });
+        let text = lines.text();
+        let last = text.lines().last().unwrap();
+        assert!(last.contains("denied calls that were not told"), "{text}");
+    }
 
     #[test]
     fn a_flood_is_told_by_its_number() {
