@@ -93,7 +93,6 @@ struct Tail {
     /// How far the log is durable. Of the tail's own, to know what it has seen of it.
     durable: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
-    status: watch::Receiver<StoreStatus>,
     /// Everything up to here has been considered.
     position: u64,
     /// Everything up to here has been told.
@@ -125,7 +124,6 @@ pub(super) fn tail(
         filter: question.filter,
         durable: reads.durable.clone(),
         stopping,
-        status: reads.status.clone(),
         position,
         told: position,
         told_at: Instant::now(),
@@ -194,7 +192,7 @@ impl Tail {
         tokio::select! {
             Ok(()) = self.durable.changed() => {}
             _ = self.stopping.wait_for(|stopping| *stopping) => {}
-            Ok(_) = self.status.wait_for(|status| *status == StoreStatus::Unreachable) => {}
+            Ok(_) = self.reads.status.wait_for(|status| *status == StoreStatus::Unreachable) => {}
             () = sleep(rest), if untold => {}
         }
     }
