@@ -26,6 +26,7 @@ mod limits;
 mod operations;
 mod overload;
 mod pipes;
+mod planted;
 mod postgres;
 mod principals;
 mod process;
