@@ -92,26 +92,7 @@ impl Lines {
 mod tests {
     use std::time::Duration;
 
-    use tracing::subscriber::with_default;
-    use tracing_subscriber::fmt;
-
     use super::*;
-    use crate::ops::telemetry;
-
-    #[test]
-    fn the_end_of_a_flood_is_told_at_the_end() {
-        let lines = telemetry::tests::Lines::default();
-        let writer = lines.clone();
-        with_default(fmt().with_writer(move || writer.clone()).finish(), || {
-            let audit = Audit::new();
-            for _ in 0..100 {
-                audit.denied(None, "-", None, "CREDENTIALS_INVALID");
-            }
-        });
-        let text = lines.text();
-        let last = text.lines().last().unwrap();
-        assert!(last.contains("denied calls that were not told"), "{text}");
-    }
 
     #[test]
     fn a_flood_is_told_by_its_number() {
