@@ -1,16 +1,24 @@
 //! The engine on PostgreSQL: what a server says of a database that is not fit, what people find in
-//! the tables, servers that take a ledger over from each other and what scrapers are told of them,
-//! and ledgers that come from files and go back.
+//! the tables, servers that take a ledger over from each other or are cut off, what scrapers are
+//! told of them, and ledgers that come from files and go back.
 //!
 //! `DAYBOOK_TEST_FAULTS` sets how many faults the cluster meets, `DAYBOOK_TEST_SEED` by which
 //! chance. The tests of the API run over this engine as well: see `tests/postgres/suite`.
 
 use std::{path::Path, time::Duration};
 
-use daybook::proto::OpenAccountRequest;
-use tonic::Status;
+use daybook::proto::{OpenAccountRequest, TailEventsRequest, TailEventsResponse};
+use tokio::time::timeout;
+use tonic::{Code, Status, Streaming};
+use tonic_types::StatusExt as _;
 
-use crate::{crash::call::Client, engine, operations::Scrape, process::Server};
+use crate::{
+    crash::{audit::Reader, call::Client},
+    engine,
+    operations::Scrape,
+    process::Server,
+    service::reason,
+};
 
 mod cable;
 mod cluster;
@@ -62,4 +70,26 @@ async fn open(client: &mut Client) -> Result<i64, Status> {
     let open = OpenAccountRequest { owner: "Ada Lovelace".to_owned(), ..Default::default() };
     let opened = client.open_account(open).await?.into_inner();
     Ok(opened.event.expect("an opening is an event").position)
+}
+
+/// Why a call came to nothing that can be made again.
+fn unavailable_reason(status: &Status) -> String {
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(status.get_details_retry_info().is_some(), "{status:?}");
+    reason(status)
+}
+
+/// A tail that has told of the one event that there is.
+async fn tail(server: &Server) -> Streaming<TailEventsResponse> {
+    let request = TailEventsRequest { after_position: Some(0), ..Default::default() };
+    let mut reader = Reader::new(server.connect().await);
+    let mut tail = reader.tail_events(request).await.unwrap().into_inner();
+    assert_eq!(tail.message().await.unwrap().unwrap().position, 1);
+    tail
+}
+
+/// What a tail ends with that is told nothing more. Its caller can go on elsewhere.
+async fn end_of(mut tail: Streaming<TailEventsResponse>, within: Duration) -> String {
+    let ended = timeout(within, tail.message()).await.expect("it ends");
+    unavailable_reason(&ended.unwrap_err())
 }

@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use daybook::proto::{TailEventsRequest, TailEventsResponse};
 use tokio::time::{sleep, timeout};
-use tonic::{Code, Status, Streaming};
-use tonic_types::StatusExt as _;
 
-use super::{EXIT_IN_USE, cable::Member, member, new_ledger, open};
-use crate::{crash::audit::Reader, crash::call::Client, process::Server, service::reason};
+use super::{
+    EXIT_IN_USE, cable::Member, end_of, member, new_ledger, open, tail, unavailable_reason,
+};
+use crate::crash::call::Client;
 
 /// The lease of these servers.
 const LEASE: Duration = Duration::from_secs(1);
@@ -25,27 +24,6 @@ const GIVEN_UP_WITHIN: Duration = Duration::from_secs(10);
 const CUT_OFF_WITHIN: Duration = Duration::from_secs(25);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// A tail that has told of one event.
-async fn tail(server: &Server) -> Streaming<TailEventsResponse> {
-    let request = TailEventsRequest { after_position: Some(0), ..Default::default() };
-    let mut reader = Reader::new(server.connect().await);
-    let mut tail = reader.tail_events(request).await.unwrap().into_inner();
-    assert_eq!(tail.message().await.unwrap().unwrap().position, 1);
-    tail
-}
-
-/// What a tail ends with that is told nothing more. Its caller can go on elsewhere.
-async fn end_of(mut tail: Streaming<TailEventsResponse>, within: Duration) -> String {
-    let ended = timeout(within, tail.message()).await.expect("it ends");
-    reason_of(&ended.unwrap_err())
-}
-
-fn reason_of(status: &Status) -> String {
-    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-    assert!(status.get_details_retry_info().is_some(), "{status:?}");
-    reason(status)
-}
-
 /// Intent: when an owner is cut off, whoever waits for it through another server hears of it as
 /// soon as that one owns the ledger, and whoever asked it itself as soon as it has given up.
 #[tokio::test]
@@ -59,7 +37,7 @@ async fn nobody_waits_for_an_owner_that_is_cut_off() {
     let (own_tail, passed_tail) = (tail(&owner.server).await, tail(&other).await);
     owner.pull();
     let refused = timeout(TAKEN_OVER_WITHIN, open(&mut client)).await.expect("it ends");
-    assert_eq!(reason_of(&refused.unwrap_err()), "OWNER_UNREACHABLE");
+    assert_eq!(unavailable_reason(&refused.unwrap_err()), "OWNER_UNREACHABLE");
     assert_eq!(end_of(passed_tail, TAKEN_OVER_WITHIN).await, "OWNER_UNREACHABLE");
     other.wait_for_line("\"serving\"").await;
     assert_eq!(open(&mut client).await.unwrap(), 2);

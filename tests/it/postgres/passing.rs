@@ -4,18 +4,14 @@
 use std::time::Duration;
 
 use daybook::proto::{
-    BatchCommand, ExecuteBatchRequest, GetStatsRequest, OpenAccountRequest, TailEventsRequest,
-    batch_command::Command,
+    BatchCommand, ExecuteBatchRequest, GetStatsRequest, OpenAccountRequest, batch_command::Command,
 };
-use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
 
-use super::{member, open, passed_on, scraped_member};
+use super::{end_of, member, open, passed_on, scraped_member, tail, unavailable_reason};
 use crate::{
     crash::{audit::Reader, call::Client},
     engine,
     operations::Scrape,
-    service,
 };
 
 /// Longer than any test: nobody takes over.
@@ -24,12 +20,6 @@ const WITHIN: Duration = Duration::from_secs(20);
 /// A log that takes a while to be read.
 const BATCHES: usize = 12;
 const BATCH_COMMANDS: usize = 8_000;
-
-fn reason(status: &Status) -> String {
-    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-    assert!(status.get_details_retry_info().is_some(), "{status:?}");
-    service::reason(status)
-}
 
 /// Intent: what one server was told, all of them tell.
 #[tokio::test]
@@ -65,7 +55,7 @@ async fn a_call_is_passed_on_once() {
         let mut client = Client::new(server.connect().await);
         assert!(server.tells(&says).await);
         let status = open(&mut client).await.unwrap_err();
-        assert_eq!(reason(&status), "NOT_OWNER");
+        assert_eq!(unavailable_reason(&status), "NOT_OWNER");
     }
     // Each was asked once, and has passed it on to the other one, which has not.
     for server in [&one, &other] {
@@ -84,16 +74,13 @@ async fn a_call_is_passed_on_once() {
 async fn an_owner_that_is_gone_is_told_of() {
     let Some(url) = super::new_ledger() else { return };
     let (mut owner, other) = (member(&url, LEASE).await, member(&url, LEASE).await);
-    let channel = other.connect().await;
-    let mut client = Client::new(channel.clone());
+    let mut client = Client::new(other.connect().await);
     assert_eq!(open(&mut client).await.unwrap(), 1);
-    let tail = TailEventsRequest { after_position: Some(0), ..Default::default() };
-    let mut tail = Reader::new(channel).tail_events(tail).await.unwrap().into_inner();
-    assert_eq!(tail.message().await.unwrap().unwrap().position, 1);
+    let tail = tail(&other).await;
     owner.kill();
-    let ended = tokio::time::timeout(WITHIN, tail.message()).await.expect("it ends");
-    assert_eq!(reason(&ended.unwrap_err()), "OWNER_UNREACHABLE");
-    assert_eq!(reason(&open(&mut client).await.unwrap_err()), "OWNER_UNREACHABLE");
+    assert_eq!(end_of(tail, WITHIN).await, "OWNER_UNREACHABLE");
+    let refused = open(&mut client).await.unwrap_err();
+    assert_eq!(unavailable_reason(&refused), "OWNER_UNREACHABLE");
 }
 
 /// Intent: a server is of use at once, also while it still has much of the log to read, or more
