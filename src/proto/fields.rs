@@ -57,7 +57,8 @@ impl<'a> Fields<'a> {
     pub fn message(&mut self, number: u8, fields: impl FnOnce(&mut Fields<'_>)) {
         self.key(number, LENGTH_DELIMITED);
         let mut at = self.0.len();
-        // Room for the length of a small one, which is known only behind it.
+        // Room for the length of a small one, which is known only behind it. To write the length
+        // there, and turn both round, makes a tail slower by a twelfth.
         self.0.push(0);
         let begin = self.0.len();
         fields(&mut Fields(self.0));
