@@ -68,6 +68,20 @@ const SEAL: &str = "
     update partition_head set epoch = $2 where partition = $1 and epoch < $2
     returning epoch, position, hash, bytes";
 
+/// A write of one's own, which waits for whatever was written before it to be durable. What is
+/// found is of the same server.
+const CONFIRM: &str = "
+    with alive as (
+        update nodes set expire_time = expire_time where id = $2 and expire_time > now()
+        returning id
+    )
+    select hash from alive, (
+        select last_position, hash from blocks
+        where partition = $1 and first_position <= $3
+        order by first_position desc limit 1
+    ) as block
+    where last_position = $3";
+
 const RELEASE: &str = "
     update assignment set owner = null where partition = $1 and owner = $2 and epoch = $3";
 
@@ -166,6 +180,17 @@ impl Store for Epochs {
         Ok(sealed.map(|tip| tip.head))
     }
 
+    fn confirm(&mut self, node: NodeId, position: u64) -> Result<Option<ChainHash>, StoreError> {
+        let (node, position) = (Uuid::from_bytes(node), signed(position));
+        let confirm = |session: &mut Session| {
+            let rows = session.query(CONFIRM, &[&PARTITION, &node, &position])?;
+            let hash: Option<&[u8]> = rows.first().map(|row| row.try_get(0)).transpose()?;
+            // Another length is no hash of anything.
+            Ok(hash.map(|hash| hash.try_into().unwrap_or_default()))
+        };
+        Ok(self.link.call(|session| session.certainly("what was read", confirm))?)
+    }
+
     fn release(&mut self, node: NodeId, epoch: u64) -> Result<(), StoreError> {
         let (node, epoch) = (Uuid::from_bytes(node), signed(epoch));
         self.link.call(|session| {
@@ -207,11 +232,12 @@ impl Nodes {
         Self { link: Link::new(database, Use::Write), address }
     }
 
+    /// Others count on it, also where the database fails over.
     fn change(
         &mut self,
         change: impl Fn(&mut Session) -> Result<u64, CallError>,
     ) -> Result<bool, StoreError> {
-        Ok(self.link.call(change)? > 0)
+        Ok(self.link.call(|session| session.certainly("the membership", &change))? > 0)
     }
 }
 

@@ -32,14 +32,14 @@ use crate::{
         shared::Membership,
     },
     ops::{Clock, config::Config},
-    views::{Books, Fold, Views, follow},
+    views::{Fold, Views, follow},
     wire::Reads,
 };
 
 /// A ledger that was recovered and does not run yet.
 pub(super) struct Ledger {
     state: State,
-    books: Books,
+    views: Arc<Views>,
     reader: Arc<dyn LogReader>,
     writer: Option<Box<dyn LogWriter>>,
     files: Option<Files>,
@@ -93,14 +93,14 @@ impl Ledger {
             );
             let (writer, reader) = memory::open(new_log_id);
             let (state, books) = Fold::new(config.request_id_window).finish(new_log_id);
-            let writer = Some(writer);
-            return Ok(Self { state, books, reader, writer, files: None, membership: None, clock });
+            let (views, writer) = (Arc::new(Views::new(books)), Some(writer));
+            return Ok(Self { state, views, reader, writer, files: None, membership: None, clock });
         }
         if let Some(database) = &config.database {
-            let Owned { state, books, reader, writer, membership } =
+            let Owned { state, views, reader, writer, membership } =
                 shared::recover(config, database, around)?;
             let (writer, membership) = (Some(writer), Some(membership));
-            return Ok(Self { state, books, reader, writer, files: None, membership, clock });
+            return Ok(Self { state, views, reader, writer, files: None, membership, clock });
         }
         let options = file::Options::new(new_log_id, clock.now_micros());
         let take = || {
@@ -121,15 +121,15 @@ impl Ledger {
             checkpoint,
             scrubber,
         });
-        Ok(Self { state, books, reader, writer, files, membership: None, clock })
+        let views = Arc::new(Views::new(books));
+        Ok(Self { state, views, reader, writer, files, membership: None, clock })
     }
 
     /// Starts its threads.
     pub(super) fn start(self, call_time: Duration) -> io::Result<Running> {
-        let Self { state, books, reader, writer, files, membership, clock } = self;
-        let position = books.position();
+        let Self { state, views, reader, writer, files, membership, clock } = self;
+        let position = views.books().position();
         let history = History::new(reader);
-        let views = Arc::new(Views::new(books));
         let (durable_sender, durable) = watch::channel(position);
         let (wake, wakes) = blocking::sync_channel(1);
         let parts = Parts {

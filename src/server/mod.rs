@@ -25,10 +25,7 @@ use crate::{
         notify,
         traces::TracesError,
     },
-    proto::{
-        FILE_DESCRIPTOR_SET, command_service_server::CommandServiceServer,
-        query_service_server::QueryServiceServer,
-    },
+    proto::{FILE_DESCRIPTOR_SET, command_service_server::CommandServiceServer},
     wire::{
         Commands, Desk, Elsewhere, Entrance, Front, MESSAGE_BYTES_MAX, Metered, Queries, Whose,
     },
@@ -43,6 +40,7 @@ mod operations;
 pub(crate) mod recovery;
 mod scrubber;
 pub mod shared;
+mod standby;
 pub mod tls;
 pub mod transport;
 
@@ -154,8 +152,10 @@ async fn serve_calls<H: Health>(
     let others = Routes::new(health_service);
     let others = if config.reflection { add_reflection(others)? } else { others };
     let (owner, owners) = watch::channel(Whose::default());
+    let nearby = Queries::new(limits, Arc::clone(&clock), stopping.clone());
+    let reads = nearby.reads.clone();
     let elsewhere =
-        shared::elsewhere(config, owners.clone(), stop.subscribe(), &metrics.role.passed_on)?;
+        shared::elsewhere(config, owners.clone(), stop.subscribe(), nearby, &metrics.role)?;
     let entrance = Entrance::new(gate.clone());
     let front = front(entrance, &commands, &queries, others, elsewhere, limits);
     let front = Metered::new(front, metrics.meter.clone());
@@ -166,8 +166,8 @@ async fn serve_calls<H: Health>(
     let _watch: JoinSet<()> = gate.into_iter().map(Gate::watch).collect();
 
     let settings = config.clone();
-    let around =
-        Around { listens, owner, stopping: stop.subscribe(), role: Arc::clone(&metrics.role) };
+    let (stopping, role) = (stop.subscribe(), Arc::clone(&metrics.role));
+    let around = Around { listens, owner, reads, stopping, role };
     let recovery = tokio::task::spawn_blocking(move || Ledger::recover(&settings, clock, &around));
     let standing_by = tokio::spawn(health::follow_owner(health.clone(), owners.clone()));
     let mut shutdown = pin!(shutdown);
@@ -275,9 +275,7 @@ fn front(
     Front::new(
         entrance,
         (commands, desk),
-        QueryServiceServer::new(queries.clone())
-            .max_decoding_message_size(limits.message_bytes)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        queries.clone().served(limits.message_bytes),
         others,
         elsewhere,
         limits.clone(),

@@ -1,26 +1,18 @@
 //! A ledger whose log several processes share: standing by until it is this one's.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto::ring};
 use tonic::transport::{ClientTlsConfig, Endpoint, Identity};
-use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::ServeError;
+use super::{ServeError, standby::StandingBy};
 use crate::{
     event_store::State,
     log::{
-        Damage, LogReader, LogWriter, ReadError,
-        shared::{Keeper, Lease, Membership, Monotonic, Owner, Standby, StandbyError, Store},
+        Damage, LogReader, LogWriter,
+        shared::{Keeper, Lease, Membership, Monotonic, Standby, StandbyError},
     },
     ops::{
         Gauge,
@@ -28,8 +20,8 @@ use crate::{
         pem::{self, PemError},
     },
     postgres::{Blocks, Database, Epochs, Nodes, SetUp, StartError, Tls, set_up},
-    views::{Books, Fold},
-    wire::{Elsewhere, PassedOn, Whose},
+    views::Views,
+    wire::{Elsewhere, Late, PassedOn, Queries, Reads, Whose},
 };
 
 /// How long a connection to another process may take.
@@ -38,8 +30,6 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// may take to answer: one that is cut off says nothing by itself.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const ALIVE_WITHIN: Duration = Duration::from_secs(5);
-/// How often who stands by looks whether there is more of the log, or no owner.
-const STAND_BY: Duration = Duration::from_millis(50);
 
 /// Why the log of a database cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +89,8 @@ pub(super) struct Around {
     pub(super) listens: SocketAddr,
     /// Is told whose the log is while it is another process's.
     pub(super) owner: watch::Sender<Whose>,
+    /// What can be read of the ledger meanwhile.
+    pub(super) reads: Late<Arc<Reads>>,
     /// Says when nobody needs the ledger any more.
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) role: Arc<Role>,
@@ -126,6 +118,14 @@ impl Role {
         role
     }
 
+    /// Notes how far the log was followed, and whether that is to its end.
+    pub(super) fn followed(&self, position: u64, is_at_end: bool) {
+        self.position.set(position);
+        if is_at_end {
+            self.reached_end();
+        }
+    }
+
     fn reached_end(&self) {
         let now = (self.now)().as_micros();
         self.end_micros.set(u64::try_from(now).unwrap_or(u64::MAX));
@@ -140,7 +140,7 @@ impl Role {
 /// A log that is this process's, and what it adds up to.
 pub(super) struct Owned {
     pub(super) state: State,
-    pub(super) books: Books,
+    pub(super) views: Arc<Views>,
     pub(super) reader: Arc<dyn LogReader>,
     pub(super) writer: Box<dyn LogWriter>,
     pub(super) membership: Membership,
@@ -184,7 +184,8 @@ fn advertised(config: &Config, at: &DatabaseConfig, listens: SocketAddr) -> Stri
     at.advertise.clone().unwrap_or_else(|| format!("{scheme}://{listens}"))
 }
 
-/// Where calls go while this process stands by, as `owner` tells. They are counted there.
+/// Where calls go while this process stands by, as `owner` tells, and `queries` for those that it
+/// can answer by itself. They are counted there.
 ///
 /// # Errors
 /// [`DatabaseError`] when the authorities of others cannot be read.
@@ -192,7 +193,8 @@ pub(super) fn elsewhere(
     config: &Config,
     owner: watch::Receiver<Whose>,
     stopping: watch::Receiver<bool>,
-    passed_on: &Arc<PassedOn>,
+    queries: Queries,
+    role: &Role,
 ) -> Result<Option<Elsewhere>, DatabaseError> {
     let Some(at) = &config.database else { return Ok(None) };
     let roots = match &at.cluster_ca {
@@ -218,8 +220,9 @@ pub(super) fn elsewhere(
         }
         Some(endpoint.tls_config(tls).ok()?.connect_lazy())
     };
-    let passed_on = Arc::clone(passed_on);
-    Ok(Some(Elsewhere::new(owner, Arc::new(connect), stopping, passed_on)))
+    let (connect, passed_on) = (Arc::new(connect), Arc::clone(&role.passed_on));
+    let message_bytes = config.limits.message_bytes;
+    Ok(Some(Elsewhere::new(owner, connect, stopping, passed_on, queries, message_bytes)))
 }
 
 /// Joins, follows the log, and takes it over as soon as it has no other owner. Blocks until then.
@@ -240,91 +243,12 @@ pub(super) fn recover(
     let mut keeper = Keeper::new(members, Arc::clone(&role.lease), at.lease, new_id);
     keeper.step().map_err(|error| DatabaseError::Standby(error.into()))?;
     let membership = Membership::begin(keeper)?;
-    let mut store: Box<dyn Store> = Box::new(Epochs::new(database.clone(), log_id));
-    let mut standby =
-        Standby::new(Arc::new(Blocks::new(database, log_id)), Arc::clone(&role.lease));
-    let mut fold = Fold::new(config.request_id_window);
-    let ours = stand_by(&mut standby, &mut fold, &mut *store, around)?;
-    info!(epoch = ours.epoch(), position = ours.position(), "the log is ours");
-    while standby.position() < ours.position() {
-        if follow(&mut standby, &mut fold, role)? {
-            break;
-        }
-    }
-    let (writer, reader) = standby.take(store, ours).map_err(DatabaseError::from)?;
-    let (state, books) = fold.finish(log_id);
-    Ok(Owned { state, books, reader, writer, membership })
-}
-
-/// Follows the log until it is this process's. Tells whose it is meanwhile, also while there is
-/// much of the log to be read or more comes all the time.
-fn stand_by(
-    standby: &mut Standby,
-    fold: &mut Fold,
-    store: &mut dyn Store,
-    Around { owner, stopping, role, .. }: &Around,
-) -> Result<Owner, DatabaseError> {
-    let mut looked: Option<Instant> = None;
-    while !*stopping.borrow() {
-        match follow(standby, fold, role) {
-            Ok(true) => {}
-            // Another one may know all of the log, and serve it at once: it is not claimed yet.
-            Ok(false) => {
-                if looked.is_none_or(|looked| looked.elapsed() >= STAND_BY) {
-                    looked = Some(Instant::now());
-                    tell_owner(store, owner);
-                }
-                continue;
-            }
-            Err(DatabaseError::Standby(StandbyError::Read(ReadError::Io(failure)))) => {
-                warn!(%failure, "the log cannot be followed now");
-            }
-            Err(error) => return Err(error),
-        }
-        match standby.claim(store) {
-            Ok(Some(ours)) => {
-                owner.send_replace(Whose::Ours);
-                return Ok(ours);
-            }
-            Ok(None) => tell_owner(store, owner),
-            Err(failure) => warn!(%failure, "the log cannot be claimed now"),
-        }
-        thread::sleep(STAND_BY);
-    }
-    Err(DatabaseError::Stopped)
-}
-
-/// Tells whose the log is.
-fn tell_owner(store: &mut dyn Store, owner: &watch::Sender<Whose>) {
-    let address = store.owner().ok().flatten();
-    let whose = address.clone().map_or(Whose::Unknown, Whose::Other);
-    owner.send_if_modified(|known| {
-        let is_news = *known != whose;
-        if is_news {
-            info!(owner = address, "standing by: the log is another process's");
-            *known = whose;
-        }
-        is_news
-    });
-}
-
-/// Folds the blocks that come next. Gives whether those were all that there are.
-fn follow(standby: &mut Standby, fold: &mut Fold, role: &Role) -> Result<bool, DatabaseError> {
-    let log_id = standby.log_id();
-    let blocks = standby.follow().map_err(StandbyError::from)?;
-    for block in &blocks {
-        let unsound = |wrong: crate::views::FoldError| {
-            let position = block.first_position();
-            DatabaseError::Unsound(format!("position {position}: {wrong}"))
-        };
-        fold.add(&log_id, block).map_err(unsound)?;
-    }
-    role.position.set(standby.position());
-    let is_at_end = standby.is_at_end();
-    if is_at_end {
-        role.reached_end();
-    }
-    Ok(is_at_end)
+    let store = Box::new(Epochs::new(database.clone(), log_id));
+    let standby = Standby::new(Arc::new(Blocks::new(database, log_id)), Arc::clone(&role.lease));
+    let standing_by = StandingBy::new(standby, config.request_id_window);
+    let (state, views, writer, reader) =
+        standing_by.take_over(store, around, config.limits.call_time)?;
+    Ok(Owned { state, views, reader, writer, membership })
 }
 
 /// The time since the machine was started, which goes on while it sleeps: a lease does as well.

@@ -1,7 +1,9 @@
-//! Folding the whole log at once, as at a start.
+//! Folding the whole log at once, as at a start, or while another process goes on with it.
+
+use std::sync::Arc;
 
 use super::{
-    Books,
+    Books, Views,
     checkpoint::{RestoreError, restore},
 };
 use crate::{
@@ -65,25 +67,71 @@ impl Fold {
     pub fn add(&mut self, log_id: &LogId, block: &Block) -> Result<(), FoldError> {
         let window = self.request_id_window;
         let (state, books) = self.folded.get_or_insert_with(|| nothing(*log_id, window));
-        let (codec, mut records) = (*state.codec(), block.records());
-        loop {
-            let entries = self.few.decode(&codec, &mut records)?;
-            if entries.is_empty() {
-                return Ok(());
-            }
-            state.warm_entries(entries);
-            books.warm(entries);
-            for entry in entries {
-                state.replay(entry)?;
-                books.apply(entry)?;
-            }
-        }
+        fold(state, books, &mut self.few, block)
     }
 
     /// What the blocks of the log with this id add up to.
     #[must_use]
     pub fn finish(self, log_id: LogId) -> (State, Books) {
         self.folded.unwrap_or_else(|| nothing(log_id, self.request_id_window))
+    }
+}
+
+/// State and books of a log that another process owns: the books can be read while they follow.
+pub struct Following {
+    state: State,
+    views: Arc<Views>,
+    few: Few,
+}
+
+impl Following {
+    /// Of the log with this id, from its beginning. Request ids will be remembered for
+    /// `request_id_window` positions.
+    #[must_use]
+    pub fn new(log_id: LogId, request_id_window: u64) -> Self {
+        let (state, books) = nothing(log_id, request_id_window);
+        Self { state, views: Arc::new(Views::new(books)), few: Few::default() }
+    }
+
+    /// Folds the block of the log that comes next.
+    ///
+    /// # Errors
+    /// [`FoldError`] when it is not what follows on the blocks before it.
+    pub fn add(&mut self, block: &Block) -> Result<(), FoldError> {
+        self.views.change(|books| fold(&mut self.state, books, &mut self.few, block))
+    }
+
+    /// The books, as they are read.
+    #[must_use]
+    pub fn views(&self) -> &Arc<Views> {
+        &self.views
+    }
+
+    /// To go on with as the owner of the log.
+    #[must_use]
+    pub fn end(self) -> (State, Arc<Views>) {
+        (self.state, self.views)
+    }
+}
+
+fn fold(
+    state: &mut State,
+    books: &mut Books,
+    few: &mut Few,
+    block: &Block,
+) -> Result<(), FoldError> {
+    let (codec, mut records) = (*state.codec(), block.records());
+    loop {
+        let entries = few.decode(&codec, &mut records)?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        state.warm_entries(entries);
+        books.warm(entries);
+        for entry in entries {
+            state.replay(entry)?;
+            books.apply(entry)?;
+        }
     }
 }
 

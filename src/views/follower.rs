@@ -134,17 +134,27 @@ impl Views {
         let next = self.position.borrow().saturating_add(1);
         let block = cursor.block(next)?;
         let mut records = block.records().skip_while(|record| record.first_position < next);
+        self.change(|books| {
+            loop {
+                let entries = few.decode(history.codec(), &mut records)?;
+                if entries.is_empty() {
+                    return Ok(());
+                }
+                books.warm(entries);
+                for entry in entries {
+                    books.apply(entry)?;
+                }
+            }
+        })
+    }
+
+    /// Changes the books, and tells how far they are then, unless that fails.
+    pub(super) fn change<E>(
+        &self,
+        change: impl FnOnce(&mut Books) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut books = self.books_mut();
-        loop {
-            let entries = few.decode(history.codec(), &mut records)?;
-            if entries.is_empty() {
-                break;
-            }
-            books.warm(entries);
-            for entry in entries {
-                books.apply(entry)?;
-            }
-        }
+        change(&mut books)?;
         let position = books.position();
         drop(books);
         self.position.send_replace(position);

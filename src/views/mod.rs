@@ -21,7 +21,7 @@ pub use accounts::{AccountFilter, AccountPage, AccountView};
 pub use as_of::{AsOf, AsOfError, account_as_of};
 pub use books::{Books, Totals};
 pub use checkpoint::{RestoreError, SaveError, save};
-pub use fold::{Fold, FoldError};
+pub use fold::{Fold, FoldError, Following};
 pub use follower::{BehindError, Views, follow};
 pub use sagas::{SagaFilter, SagaPage, SagaState, SagaView, StepState, find_saga, list_sagas};
 pub use statement::{Direction, EventPage, Recorded, list_events};

@@ -22,7 +22,7 @@ use tonic::{
 };
 use tracing::warn;
 
-use super::{PassedOn, entrance::Visit, guarded, status};
+use super::{PassedOn, Queries, entrance::Visit, guarded, lane::Method, nearby::Nearby, status};
 
 /// Says that a call has come from another process of the same ledger, and goes nowhere else.
 const FORWARDED: HeaderName = HeaderName::from_static("daybook-forwarded");
@@ -55,6 +55,7 @@ pub struct Elsewhere {
     connections: Arc<Mutex<Option<Connections>>>,
     stopping: watch::Receiver<bool>,
     passed_on: Arc<PassedOn>,
+    nearby: Nearby,
 }
 
 struct Connections {
@@ -65,15 +66,35 @@ struct Connections {
 
 impl Elsewhere {
     /// Follows where the owner is, until `stopping` says so: then answers that go on end. Counts
-    /// what becomes of calls.
+    /// what becomes of calls. Reads are answered by `queries` where that is possible, once they
+    /// have something to read, from messages of at most `message_bytes_max`.
     #[must_use]
     pub fn new(
         owner: watch::Receiver<Whose>,
         connect: Connect,
         stopping: watch::Receiver<bool>,
         passed_on: Arc<PassedOn>,
+        queries: Queries,
+        message_bytes_max: usize,
     ) -> Self {
-        Self { owner, connect, connections: Arc::default(), stopping, passed_on }
+        let nearby = Nearby::new(queries, message_bytes_max, Arc::clone(&passed_on));
+        Self { owner, connect, connections: Arc::default(), stopping, passed_on, nearby }
+    }
+
+    /// Takes a call while the ledger is another process's; gives it back where nobody can answer.
+    ///
+    /// # Errors
+    /// The status of a call that nobody can answer.
+    pub(super) fn take(
+        &self,
+        method: Method,
+        request: Request,
+    ) -> Result<BoxFuture<Response, Infallible>, Box<(Request, Status)>> {
+        if self.nearby.may_answer(method) {
+            Ok(self.nearby.clone().answer(request, self.clone()))
+        } else {
+            self.forward(request)
+        }
     }
 
     /// Sends a call to the owner; gives it back where there is none, or none is known.

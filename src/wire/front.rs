@@ -221,7 +221,7 @@ impl Services {
         if let Some(elsewhere) = self.elsewhere.as_ref().filter(|_| is_ours)
             && self.desk.get().is_err()
         {
-            return elsewhere.forward(request).unwrap_or_else(|back| {
+            return elsewhere.take(method, request).unwrap_or_else(|back| {
                 let (request, refused) = *back;
                 Box::pin(turned_away(request.into_body(), refused.into_http()))
             });

@@ -22,6 +22,7 @@ mod leaving;
 mod meter;
 mod metered;
 mod methods;
+mod nearby;
 mod page_token;
 mod parse;
 mod passed_on;
@@ -46,7 +47,7 @@ pub use methods::{METHODS, Method, MethodKind};
 pub use passed_on::PassedOn;
 pub use peer::Peer;
 pub use query_service::Queries;
-pub use reads::Reads;
+pub use reads::{KeepsUp, Reads};
 pub(crate) use status::stopping;
 
 /// How large a message of ours may be, in bytes: what most gRPC clients take by default.

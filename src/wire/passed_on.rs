@@ -5,6 +5,8 @@ use crate::ops::Counter;
 /// Counts of such calls. Those whose callers left before are in none of them.
 #[derive(Debug, Default)]
 pub struct PassedOn {
+    /// They were not: a read that this server could answer by itself.
+    pub(super) answered_nearby: Counter,
     /// The owner has begun to answer, whatever it says.
     pub(super) answered: Counter,
     /// Nobody knows where the owner is.
@@ -18,8 +20,9 @@ pub struct PassedOn {
 impl PassedOn {
     /// All of them, each with its name.
     #[must_use]
-    pub fn get(&self) -> [(&'static str, u64); 4] {
+    pub fn get(&self) -> [(&'static str, u64); 5] {
         [
+            ("answered_nearby", self.answered_nearby.get()),
             ("answered", self.answered.get()),
             ("owner_unknown", self.owner_unknown.get()),
             ("owner_unreachable", self.owner_unreachable.get()),

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, watch};
 use tonic::{Request, Response, Status};
 
 use super::{
-    deadline,
+    MESSAGE_BYTES_MAX, deadline,
     entrance::visit,
     guarded::{Messages, guarded},
     late::Late,
@@ -22,7 +22,11 @@ use super::{
 use crate::{
     domain::{AccountId, AccountState, SagaId},
     ops::{Clock, config::Limits},
-    proto::{self, get_account_request::AsOf as RequestedAsOf, query_service_server::QueryService},
+    proto::{
+        self,
+        get_account_request::AsOf as RequestedAsOf,
+        query_service_server::{QueryService, QueryServiceServer},
+    },
     views::{
         AccountFilter, AccountView, AsOf, AsOfError, Direction, SagaFilter, SagaState,
         account_as_of, find_saga, list_account_transactions, list_events, list_sagas,
@@ -47,6 +51,14 @@ impl Queries {
     pub fn new(limits: &Limits, clock: Arc<dyn Clock>, stopping: watch::Receiver<bool>) -> Self {
         let tails = Arc::new(Semaphore::new(limits.tails));
         Self { reads: Late::default(), clock, tails, stopping }
+    }
+
+    /// The service, for messages of at most so many bytes.
+    #[must_use]
+    pub fn served(self, message_bytes_max: usize) -> QueryServiceServer<Self> {
+        QueryServiceServer::new(self)
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// An account as it is.
@@ -288,6 +300,9 @@ impl QueryService for Queries {
             Some(place) => reads.read_log(move |cursor| find_saga(cursor, saga_id, place)).await?,
             None => None,
         };
+        if saga.is_none() {
+            reads.ours()?;
+        }
         let parties = saga.as_ref().map(|saga| [saga.from, saga.to]);
         permit::may_see_one(visit.as_ref(), parties.as_ref().map_or(&[], |parties| parties))?;
         let saga = saga.ok_or_else(|| reads.missing(status::saga_not_found(saga_id)))?;

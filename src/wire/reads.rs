@@ -35,6 +35,18 @@ const LOG_READS_MAX: usize = 4;
 /// message of a few dozen kilobytes.
 const LARGE_TAILS_MAX: usize = 16;
 
+/// Whose the ledger is that is read.
+#[derive(Clone)]
+enum Ledger {
+    /// This process's.
+    Ours(EventStore),
+    /// Another process's. Says whether what is known of it is new enough to be told to anybody.
+    Others(KeepsUp),
+}
+
+/// Says whether a log is followed closely.
+pub type KeepsUp = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// The reading side of the ledger. Cheap to clone.
 #[derive(Clone)]
 pub struct Reads {
@@ -49,7 +61,7 @@ pub struct Reads {
     pub(super) refusals: Arc<Refusals>,
     /// How it is about the log.
     pub(super) status: watch::Receiver<StoreStatus>,
-    store: EventStore,
+    ledger: Ledger,
     /// How long a call may take.
     call_time: Duration,
     /// Turns to read the log.
@@ -67,6 +79,30 @@ impl Reads {
         store: EventStore,
         call_time: Duration,
     ) -> Self {
+        let status = store.status();
+        Self::of(Ledger::Ours(store), status, (views, history, durable), call_time)
+    }
+
+    /// Reads from views and log of a ledger that another process owns, which are known up to
+    /// `durable` and while `keeps_up` says so. Of what is newer only the owner can tell.
+    #[must_use]
+    pub fn nearby(
+        views: Arc<Views>,
+        history: History,
+        durable: watch::Receiver<u64>,
+        keeps_up: KeepsUp,
+        call_time: Duration,
+    ) -> Self {
+        let (_, status) = watch::channel(StoreStatus::Serving);
+        Self::of(Ledger::Others(keeps_up), status, (views, history, durable), call_time)
+    }
+
+    fn of(
+        ledger: Ledger,
+        status: watch::Receiver<StoreStatus>,
+        (views, history, durable): (Arc<Views>, History, watch::Receiver<u64>),
+        call_time: Duration,
+    ) -> Self {
         let tokens = PageTokens::new(history.log().log_id());
         let turns = Arc::new(Semaphore::new(LOG_READS_MAX));
         let large_tails = Arc::new(Semaphore::new(LARGE_TAILS_MAX));
@@ -78,8 +114,8 @@ impl Reads {
             ahead: Arc::default(),
             large_tails,
             refusals: Arc::default(),
-            status: store.status(),
-            store,
+            status,
+            ledger,
             call_time,
             turns,
         }
@@ -99,7 +135,7 @@ impl Reads {
         if time_micros < self.views.books().time_micros() {
             return Ok(());
         }
-        self.store.settle(time_micros).await.map_err(|failure| match failure {
+        self.ours()?.settle(time_micros).await.map_err(|failure| match failure {
             Failure::Latched => status::not_settled(),
             Failure::Damaged
             | Failure::Overloaded
@@ -109,8 +145,16 @@ impl Reads {
         })
     }
 
+    /// The event store, which only the owner of the ledger has.
+    pub(super) fn ours(&self) -> Result<&EventStore, Status> {
+        match &self.ledger {
+            Ledger::Ours(store) => Ok(store),
+            Ledger::Others(_) => Err(status::for_the_owner()),
+        }
+    }
+
     /// What a question about something is answered with that is not there: `status`; but of a
-    /// damaged log it may lie behind the damage.
+    /// damaged log it may lie behind the damage, and of another process's it may have come since.
     pub(super) fn missing(&self, status: Status) -> Status {
         self.expect_more().err().unwrap_or(status)
     }
@@ -120,9 +164,9 @@ impl Reads {
         self.missing(status::account_not_found(account_id))
     }
 
-    /// DATA_LOSS where a damaged log ends.
+    /// DATA_LOSS where a damaged log ends. Where another process's ends the owner may know more.
     pub(super) fn expect_more(&self) -> Result<(), Status> {
-        if self.store.is_damaged() {
+        if self.ours()?.is_damaged() {
             Err(status::behind_damage(*self.durable.borrow()))
         } else {
             Ok(())
@@ -136,6 +180,9 @@ impl Reads {
         metadata: &MetadataMap,
         min_position: Option<u64>,
     ) -> Result<(), Status> {
+        if let Ledger::Others(keeps_up) = &self.ledger {
+            return self.expect_known(min_position, keeps_up);
+        }
         self.expect_current()?;
         let durable = *self.durable.borrow();
         let position = durable.max(min_position.unwrap_or(0));
@@ -148,6 +195,17 @@ impl Reads {
             Ok(Ok(())) => self.expect_current(),
             Ok(Err(behind)) => Err(status::views_behind(behind)),
             Err(_) => Err(status::position_not_reached(position)),
+        }
+    }
+
+    /// Of a ledger that another process owns: only who says how new what is read has to be may be
+    /// told what is known here.
+    fn expect_known(&self, min_position: Option<u64>, keeps_up: &KeepsUp) -> Result<(), Status> {
+        let known = *self.durable.borrow();
+        if min_position.is_some_and(|position| position <= known) && keeps_up() {
+            Ok(())
+        } else {
+            Err(status::for_the_owner())
         }
     }
 

@@ -5,7 +5,7 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "what is told may be a value or a reference")]
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, error::Error, sync::Arc, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
@@ -236,6 +236,23 @@ pub(super) fn not_owner(owner: &str) -> Status {
         .retry(RETRY_OUTAGE)
         .finish()
 }
+
+/// What a read is answered with that only the owner of the ledger can answer. No caller is told:
+/// the read is passed on.
+pub(super) fn for_the_owner() -> Status {
+    let mut status = starting();
+    status.set_source(Arc::new(ForTheOwner));
+    status
+}
+
+/// Whether a read was answered so.
+pub(super) fn is_for_the_owner(status: &Status) -> bool {
+    status.source().is_some_and(<dyn Error>::is::<ForTheOwner>)
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("only the owner of the ledger can answer")]
+struct ForTheOwner;
 
 /// UNAVAILABLE: the call was sent to the process that the ledger is of, and has no answer.
 pub(super) fn owner_unreachable(owner: &str) -> Status {

@@ -25,6 +25,7 @@ mod cluster;
 mod cut_off;
 mod fencing;
 mod migrate;
+mod nearby;
 mod passing;
 mod rows;
 mod starts;

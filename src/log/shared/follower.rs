@@ -71,8 +71,4 @@ impl Follower {
         }
         Err(damaged(self.head.position, "the head stands for another log"))
     }
-
-    pub(super) fn end(self) -> (Arc<dyn Source>, Head) {
-        (self.source, self.head)
-    }
 }

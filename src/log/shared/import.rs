@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Lease, Owner, Source, Store, writer::Writer};
+use super::{Lease, Owner, Source, Store, reader::Shared, writer::Writer};
 use crate::log::{AppendError, Block, ChainHash, Head, LogWriter as _, chain};
 
 /// How many bytes of blocks are appended at once: enough that the round trips weigh little, and
@@ -32,7 +32,8 @@ impl Import {
         lease: Arc<Lease>,
         owner: Owner,
     ) -> Self {
-        let (writer, _nobody_reads_it) = Writer::take(store, source, lease, owner);
+        let nobody_reads_it = Arc::new(Shared::new(source, Arc::clone(&lease)));
+        let writer = Writer::take(store, nobody_reads_it, lease, owner);
         let head = owner.head;
         Self { writer, durable: head, head, waiting: Vec::new(), waiting_bytes: 0 }
     }

@@ -13,6 +13,8 @@
 //!   one's append do nothing.
 //! - Reads are current as long as the lease is, counted on a clock of this process from before it
 //!   was asked for, and given up a quarter before it ends elsewhere.
+//! - What is read of a log that another process owns is shown once a write of this one is durable
+//!   where the same log is found: everything before that is durable by then as well.
 //! - Whether an append has happened whose answer was lost is found out by a write to the head,
 //!   which waits for whatever is under way there, and never by a guess.
 
@@ -110,6 +112,15 @@ pub trait Store: Send {
     /// # Errors
     /// [`StoreError`].
     fn seal(&mut self, epoch: u64) -> Result<Option<Head>, StoreError>;
+
+    /// Waits until everything that could be read before is durable, whoever wrote it: it may be
+    /// read before that when who wrote it waits no more. Gives the chain up to the block that ends
+    /// at `position`, as it is where that is certain; `None` when there is no such block, or the
+    /// node is not alive.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn confirm(&mut self, node: NodeId, position: u64) -> Result<Option<ChainHash>, StoreError>;
 
     /// Gives the log up, so that another node need not wait.
     ///

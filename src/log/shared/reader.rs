@@ -1,7 +1,10 @@
 //! The reading end: recent blocks from memory, others from the store, each checked against the
 //! chain.
 
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{
+    Arc, Mutex, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use super::{Lease, Read, Source, StoreError, Stored};
 use crate::log::{
@@ -18,15 +21,22 @@ pub(super) struct Shared {
     source: Arc<dyn Source>,
     lease: Arc<Lease>,
     head: RwLock<Head>,
-    /// How far the log was read and verified when it was taken over.
-    verified: u64,
+    /// How far the log was read and verified when it was taken over, or up to now before that.
+    verified: AtomicU64,
     recent: Mutex<Recent>,
 }
 
 impl Shared {
-    pub(super) fn new(source: Arc<dyn Source>, lease: Arc<Lease>, head: Head) -> Self {
-        let verified = head.position;
-        Self { source, lease, head: RwLock::new(head), verified, recent: Mutex::default() }
+    /// Nothing of the log is shown yet.
+    pub(super) fn new(source: Arc<dyn Source>, lease: Arc<Lease>) -> Self {
+        let head = RwLock::new(Head::start(&source.log_id()));
+        Self { source, lease, head, verified: AtomicU64::new(0), recent: Mutex::default() }
+    }
+
+    /// Shows the log up to `head`, which was read and verified so far.
+    pub(super) fn show(&self, head: Head) {
+        self.verified.store(head.position, Ordering::Release);
+        *write(&self.head) = head;
     }
 
     /// Shows blocks that have become durable, and the head after them.
@@ -67,7 +77,7 @@ impl LogReader for Shared {
     }
 
     fn scrubbed(&self) -> Scrubbed {
-        Scrubbed { position: self.verified, damage: None }
+        Scrubbed { position: self.verified.load(Ordering::Acquire), damage: None }
     }
 
     fn block(&self, position: u64) -> Result<Arc<Block>, ReadError> {

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Follower, Lease, NodeId, Source, Store, StoreError, reader::damaged, writer::Writer};
+use super::{
+    Follower, Lease, NodeId, Source, Store, StoreError,
+    reader::{Shared, damaged},
+    writer::Writer,
+};
 use crate::log::{Block, Damage, Head, LogId, LogReader, LogWriter, ReadError};
 
 /// How many blocks are read at once.
@@ -30,6 +34,7 @@ pub struct Standby {
     follower: Follower,
     lease: Arc<Lease>,
     is_at_end: bool,
+    shared: Arc<Shared>,
 }
 
 /// The two ends of a log.
@@ -87,7 +92,14 @@ impl Standby {
     /// Nothing of the log is read yet.
     #[must_use]
     pub fn new(source: Arc<dyn Source>, lease: Arc<Lease>) -> Self {
-        Self { follower: Follower::new(source), lease, is_at_end: false }
+        let shared = Arc::new(Shared::new(Arc::clone(&source), Arc::clone(&lease)));
+        Self { follower: Follower::new(source), lease, is_at_end: false, shared }
+    }
+
+    /// Shows the log as far as [`Standby::confirm`] has found it to be durable.
+    #[must_use]
+    pub fn reader(&self) -> Arc<dyn LogReader> {
+        self.shared.clone()
     }
 
     /// The id of the log.
@@ -118,6 +130,24 @@ impl Standby {
         self.is_at_end
     }
 
+    /// Waits until all that was read is durable, and shows it. Gives whether it is: not so while
+    /// this process is no member.
+    ///
+    /// # Errors
+    /// [`StandbyError`], also when what was read is not what is durable.
+    pub fn confirm(&self, store: &mut dyn Store) -> Result<bool, StandbyError> {
+        let head = self.follower.head();
+        if head.position > 0 {
+            let Some(node) = self.lease.node() else { return Ok(false) };
+            let Some(hash) = store.confirm(node, head.position)? else { return Ok(false) };
+            if hash != head.hash {
+                return Err(damaged(head.position, "another log is durable").into());
+            }
+        }
+        self.shared.show(head);
+        Ok(true)
+    }
+
     /// Makes this process the owner, if there is no other one; then what [`Standby::follow`] gives
     /// comes to an end, at the position of the owner.
     ///
@@ -132,11 +162,11 @@ impl Standby {
     /// # Errors
     /// [`Damage`] when what was followed is not what the head stands for.
     pub fn take(self, store: Box<dyn Store>, owner: Owner) -> Result<Ends, Damage> {
-        let (source, head) = self.follower.end();
+        let head = self.follower.head();
         if (head.position, head.hash) != (owner.head.position, owner.head.hash) {
             return Err(damaged(head.position, "the head stands for another log"));
         }
-        let (writer, reader) = Writer::take(store, source, self.lease, owner);
-        Ok((Box::new(writer), reader))
+        let writer = Writer::take(store, Arc::clone(&self.shared), self.lease, owner);
+        Ok((Box::new(writer), self.shared))
     }
 }

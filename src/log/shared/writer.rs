@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use tracing::{info, warn};
 
-use super::{Appended, Lease, NodeId, Owner, Source, Store, StoreError, Tip, reader::Shared};
+use super::{Appended, Lease, NodeId, Owner, Store, StoreError, Tip, reader::Shared};
 use crate::log::{
     AppendError, Block, ChainHash, Group, Head, LogReader as _, LogWriter, block::blocks_of,
 };
@@ -35,19 +35,18 @@ enum End {
 }
 
 impl Writer {
-    /// The two ends of a log that is this process's from now on.
+    /// Of a log that is this process's from now on, and was read up to its head.
     pub(super) fn take(
         store: Box<dyn Store>,
-        source: Arc<dyn Source>,
+        shared: Arc<Shared>,
         lease: Arc<Lease>,
         owner: Owner,
-    ) -> (Self, Arc<Shared>) {
+    ) -> Self {
         let Owner { node, epoch, head } = owner;
+        shared.show(head);
         lease.set_owner(Some((node, epoch)));
-        let shared = Arc::new(Shared::new(source, Arc::clone(&lease), head));
-        let readers = Arc::clone(&shared);
         let (doubt, is_full, end) = (None, false, None);
-        (Self { store, shared, lease, node, epoch, doubt, is_full, end }, readers)
+        Self { store, shared, lease, node, epoch, doubt, is_full, end }
     }
 
     /// Makes sure that the log is still this process's, as far as its lease tells. If that has

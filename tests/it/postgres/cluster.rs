@@ -2,13 +2,24 @@
 //! owns it is killed, stopped past its lease, cut off, or asked to go; connections are closed; the
 //! database crashes. Whatever server a client asks, what was acknowledged is there, once, in order.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use daybook::proto::GetStatsRequest;
+use futures_util::future::join_all;
 use tokio::time::sleep;
+use tonic::{Request, transport::Endpoint};
 
 use super::{EXIT_IN_USE, cable::Member};
 use crate::{
-    crash::{random::Random, run::Run, setting},
+    crash::{audit::Reader, random::Random, run::Run, setting},
     engine::{self, Database},
 };
 
@@ -22,6 +33,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const LOOKS_MAX: usize = 3_000;
 /// How long clients go on after a fault that they may not have noticed.
 const AFTERWARDS: Duration = Duration::from_millis(300);
+
+/// How long a reader waits for an answer.
+const READ_WITHIN: Duration = Duration::from_millis(300);
 
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +77,16 @@ struct Cluster {
     database: Database,
     url: String,
     members: Vec<Member>,
+    /// What any server has told of the log: the hash of its chain at a position.
+    told: BTreeMap<i64, String>,
+    reads: usize,
 }
 
 impl Cluster {
     fn new(database: Database) -> Self {
         let url = engine::ledger_of(&database.url, "cluster");
-        Self { database, url, members: Vec::new() }
+        let (members, told, reads) = Default::default();
+        Self { database, url, members, told, reads }
     }
 
     /// Lets something happen while many clients command one of the servers.
@@ -77,10 +95,23 @@ impl Cluster {
         let entry = random.place(SERVERS);
         run.check(&self.members[entry].server, false).await;
         let load = run.begin_load(&self.members[entry].server, true).await;
+        let servers = self.members.iter().map(|member| member.server.address());
+        let is_over = Arc::new(AtomicBool::new(false));
+        let reading = servers.map(|server| tokio::spawn(read(server, Arc::clone(&is_over))));
+        let readers: Vec<_> = reading.collect();
         fault.happen(self).await;
         sleep(AFTERWARDS).await;
         load.stop();
         run.end_load(load).await;
+        is_over.store(true, Ordering::Relaxed);
+        for told in join_all(readers).await {
+            let told = told.unwrap();
+            self.reads += told.len();
+            for (position, hash) in told {
+                let before = self.told.insert(position, hash.clone());
+                assert!(before.is_none_or(|before| before == hash), "two logs at {position}");
+            }
+        }
     }
 
     /// Compares everything with everything.
@@ -88,6 +119,15 @@ impl Cluster {
         self.settle().await;
         run.check(&self.members[0].server, true).await;
         assert_eq!(contradictions(&self.url), [""; 0]);
+        let sql = "select last_position || ' ' || encode(hash, 'hex') from blocks";
+        let blocks = engine::query(&self.url, sql).unwrap();
+        let log: BTreeMap<&str, &str> =
+            blocks.iter().map(|block| block.split_once(' ').unwrap()).collect();
+        for (position, hash) in &self.told {
+            let found = log.get(position.to_string().as_str());
+            assert_eq!(found, Some(&hash.as_str()), "told at {position}, and taken back");
+        }
+        println!("{} reads of any server, at {} places", self.reads, self.told.len());
     }
 
     /// Starts as many servers as are missing.
@@ -132,6 +172,28 @@ impl Cluster {
             return;
         }
     }
+}
+
+/// Reads of one server until that is over, and each time nothing older than before. Gives the
+/// positions that it has told of, and the hash of the chain there.
+async fn read(server: SocketAddr, is_over: Arc<AtomicBool>) -> Vec<(i64, String)> {
+    let server = Endpoint::from_shared(format!("http://{server}")).unwrap().connect_lazy();
+    let (mut reader, mut told, mut newest) = (Reader::new(server), Vec::new(), 0);
+    while !is_over.load(Ordering::Relaxed) {
+        let mut request = Request::new(GetStatsRequest { min_position: Some(newest) });
+        request.set_timeout(READ_WITHIN);
+        // It may have been killed, or nobody may know more.
+        if let Ok(stats) = reader.get_stats(request).await {
+            let stats = stats.into_inner();
+            assert!(stats.position >= newest, "{stats:?}");
+            newest = stats.position;
+            if stats.head_hash_position > 0 {
+                told.push((stats.head_hash_position, stats.head_hash));
+            }
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+    told
 }
 
 impl Fault {

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Keeper, Lease, Standby, standby::READ_BLOCKS};
+use super::{Keeper, Lease, Standby, StandbyError, standby::READ_BLOCKS};
 use crate::log::{
     AppendError, Head, LogReader, LogWriter, ReadError,
     conformance::{LOG_ID, check_block, group, read_all},
@@ -258,6 +258,38 @@ fn a_standby_knows_whether_it_has_read_everything() {
         assert_eq!(standby.follow().unwrap().len(), usize::try_from(count).unwrap());
         assert_eq!(standby.is_at_end(), is_at_end);
     }
+}
+
+#[test]
+fn a_standby_shows_what_is_certain() {
+    let model = model();
+    let mut node = start(&model).unwrap();
+    let (lease, mut keeper) = model.member();
+    let mut standby = Standby::new(Arc::new(model.clone()), lease);
+    let reader = standby.reader();
+    let mut store = model.clone();
+    node.append().unwrap();
+    assert_eq!(standby.follow().unwrap().len(), 1);
+    assert!(!standby.confirm(&mut store).unwrap(), "it is no member");
+    keeper.step().unwrap();
+    model.fail([Fault::Lost, Fault::Unanswered]);
+    for _ in 0..2 {
+        assert!(matches!(standby.confirm(&mut store), Err(StandbyError::Store(_))));
+        assert_eq!(reader.head().position, 0, "that is not certain");
+    }
+    assert!(standby.confirm(&mut store).unwrap());
+    assert_eq!(reader.head(), node.reader.head());
+    assert_eq!(read_all(&*reader), [(2, 100)]);
+    assert_eq!(reader.scrubbed().position, 2);
+    assert!(!reader.is_current(), "another one owns the log");
+    node.append().unwrap();
+    assert_eq!(standby.follow().unwrap().len(), 1);
+    model.fail_over();
+    let another = standby.confirm(&mut store);
+    assert!(matches!(another, Err(StandbyError::Read(ReadError::Damaged(it))) if it.position == 4));
+    assert_eq!(reader.head().position, 2);
+    model.pass(TIME);
+    assert!(!standby.confirm(&mut store).unwrap(), "its time as a member is over");
 }
 
 #[test]

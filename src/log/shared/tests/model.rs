@@ -117,6 +117,11 @@ impl Model {
         lock(&self.0).blocks[index].payload[5] ^= 1;
     }
 
+    /// Loses the newest block, which was not durable, and has another one in its place.
+    pub(super) fn fail_over(&self) {
+        lock(&self.0).blocks.last_mut().unwrap().hash[0] ^= 1;
+    }
+
     /// A process that takes part: its lease, and what keeps it.
     pub(super) fn member(&self) -> (Arc<Lease>, Keeper) {
         let clock = self.clone();
@@ -199,6 +204,13 @@ impl Store for Model {
                 medium.tip.epoch = epoch;
                 medium.tip.head
             })
+        })
+    }
+
+    fn confirm(&mut self, node: NodeId, position: u64) -> Result<Option<ChainHash>, StoreError> {
+        self.call(|medium| {
+            let found = medium.blocks.iter().find(|block| block.last_position == position);
+            found.filter(|_| medium.is_alive(node)).map(|block| block.hash)
         })
     }
 

@@ -1,0 +1,103 @@
+//! Nearby: reads that a server answers by itself while the ledger is another's. It follows the log,
+//! and may answer whoever says how new what is read has to be; all others ask the owner.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use hyper::body::Frame;
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{Body as HttpBody, BoxFuture, Bytes, Service as _, http},
+};
+
+use super::{Elsewhere, Late, PassedOn, Queries, Reads, lane::Method, status};
+use crate::proto::query_service_server::QueryServiceServer;
+
+type Request = http::Request<Body>;
+type Response = http::Response<Body>;
+
+/// Answers reads from what this process has followed of a log that is another's. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Nearby {
+    queries: QueryServiceServer<Queries>,
+    /// Once the log was read to its end for the first time.
+    reads: Late<Arc<Reads>>,
+    message_bytes_max: usize,
+    passed_on: Arc<PassedOn>,
+}
+
+impl Nearby {
+    pub(super) fn new(
+        queries: Queries,
+        message_bytes_max: usize,
+        passed_on: Arc<PassedOn>,
+    ) -> Self {
+        let reads = queries.reads.clone();
+        Self { queries: queries.served(message_bytes_max), reads, message_bytes_max, passed_on }
+    }
+
+    /// Whether it may have an answer to such a call.
+    pub(super) fn may_answer(&self, method: Method) -> bool {
+        matches!(method, Method::Page | Method::Query) && self.reads.get().is_ok()
+    }
+
+    /// Answers a call, or sends it to the owner.
+    pub(super) fn answer(
+        self,
+        request: Request,
+        elsewhere: Elsewhere,
+    ) -> BoxFuture<Response, Infallible> {
+        Box::pin(async move {
+            let Self { mut queries, message_bytes_max, passed_on, .. } = self;
+            let (parts, body) = request.into_parts();
+            let heard = match hear(body, message_bytes_max).await {
+                Ok(heard) => heard,
+                Err(status) => return Ok(status.into_http()),
+            };
+            let again =
+                || Request::from_parts(parts.clone(), Body::new(Heard(Some(heard.clone()))));
+            let answer = queries.call(again()).await?;
+            if !answer.extensions().get().is_some_and(status::is_for_the_owner) {
+                passed_on.answered_nearby.increment();
+                return Ok(answer);
+            }
+            match elsewhere.forward(again()) {
+                Ok(answering) => answering.await,
+                Err(back) => Ok(back.1.into_http()),
+            }
+        })
+    }
+}
+
+/// All that a caller says; of what is too much, as much as shows that it is.
+async fn hear(mut body: Body, message_bytes_max: usize) -> Result<Bytes, Status> {
+    let mut heard = Vec::new();
+    while heard.len() <= message_bytes_max {
+        match poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            Some(frame) => heard.extend_from_slice(frame?.data_ref().map_or(&[], |data| data)),
+            None => break,
+        }
+    }
+    Ok(heard.into())
+}
+
+/// What was heard, to be said again.
+struct Heard(Option<Bytes>);
+
+impl HttpBody for Heard {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
