@@ -127,7 +127,7 @@ impl Cluster {
             let found = log.get(position.to_string().as_str());
             assert_eq!(found, Some(&hash.as_str()), "told at {position}, and taken back");
         }
-        println!("{} reads of any server, at {} places", self.reads, self.told.len());
+        assert!(self.told.len() > 1, "{} reads have told nothing", self.reads);
     }
 
     /// Starts as many servers as are missing.
@@ -275,6 +275,7 @@ async fn a_cluster_loses_nothing_whoever_fails() {
     }
     cluster.check(&mut run).await;
     println!("P1 P2 P3 P5 P6 P7 P8 P16: faults {faults}, {}", run.summary());
+    println!("{} reads of any server, at {} positions", cluster.reads, cluster.told.len());
     assert!(run.tally.unknown_done + run.tally.unknown_not_done > 0, "no fault hit anything");
     assert!(run.tally.acknowledged >= 100 * usize::try_from(faults).unwrap());
 }

@@ -1,11 +1,18 @@
 //! What a server answers by itself that stands by, what it leaves to the owner of the ledger, and
 //! that it never tells of what may still be lost.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    fmt::Debug,
+    time::{Duration, Instant},
+};
 
-use daybook::proto::{
-    GetAccountRequest, GetSagaRequest, GetStatsRequest, GetStatsResponse, ListAccountEventsRequest,
-    ListAccountsRequest, ListSagasRequest, ListTransactionsRequest, get_account_request::AsOf,
+use daybook::{
+    ops::{Clock as _, SystemClock},
+    proto::{
+        GetAccountRequest, GetSagaRequest, GetStatsRequest, GetStatsResponse,
+        ListAccountEventsRequest, ListAccountsRequest, ListSagasRequest, ListTransactionsRequest,
+        get_account_request::AsOf,
+    },
 };
 use tokio::time::sleep;
 use tonic::Code;
@@ -47,101 +54,113 @@ async fn nearby<R: Rpc + Clone>(server: &Server, client: &Client, request: R) ->
     }
 }
 
-/// Finds owner and other to answer a read in the same way, the other by itself.
-macro_rules! assert_same {
-    ($owner:expr, $server:expr, $other:expr, $request:expr) => {
-        let expected = $owner.call($request).await.unwrap();
-        assert_eq!(nearby($server, $other, $request).await, expected);
-    };
-}
-
 fn stats(min_position: Option<i64>) -> GetStatsRequest {
     GetStatsRequest { min_position }
 }
 
-/// Intent: who says how new what is read has to be is answered by any server, as by the owner, also
-/// when the owner is gone; nobody else is answered by a server that may not know the newest.
-#[tokio::test]
-async fn who_says_how_new_is_answered_without_the_owner() {
-    let Some(url) = super::new_ledger() else { return };
-    let (mut owning, standing) = (member(&url, LEASE).await, scraped_member(&url, LEASE).await);
-    let (owner, other) = (client(&owning).await, client(&standing).await);
-    let (from, to) = (owner.opened(1_000).await, owner.opened(0).await);
-    let saga_id = owner.call(transfer(&from, &to, 300)).await.unwrap().saga.unwrap().saga_id;
-    let head = owner.stats().await.position;
-    let min_position = Some(head);
+/// Two servers of a ledger with a transfer, and a client of each.
+struct Pair {
+    owning: Server,
+    standing: Server,
+    owner: Client,
+    other: Client,
+    from: String,
+    saga_id: String,
+    head: i64,
+}
 
-    let account_id = from.clone();
-    let account = GetAccountRequest { min_position, ..get(&from) };
-    assert_same!(owner, &standing, &other, account.clone());
-    let as_of = |as_of| GetAccountRequest { as_of: Some(as_of), ..account.clone() };
-    for past in [as_of(AsOf::AsOfVersion(1)), as_of(AsOf::AsOfPosition(head - 1))] {
-        assert_same!(owner, &standing, &other, past.clone());
+impl Pair {
+    async fn new(url: &str) -> Self {
+        let (owning, standing) = (member(url, LEASE).await, scraped_member(url, LEASE).await);
+        let (owner, other) = (client(&owning).await, client(&standing).await);
+        let (from, to) = (owner.opened(1_000).await, owner.opened(0).await);
+        let transferred = owner.call(transfer(&from, &to, 300)).await.unwrap();
+        let saga_id = transferred.saga.unwrap().saga_id;
+        let head = owner.stats().await.position;
+        Self { owning, standing, owner, other, from, saga_id, head }
     }
-    assert_same!(
-        owner,
-        &standing,
-        &other,
-        ListAccountsRequest { page_size: 1, min_position, ..Default::default() }
-    );
-    assert_same!(
-        owner,
-        &standing,
-        &other,
-        ListAccountEventsRequest {
-            account_id: account_id.clone(),
-            min_position,
-            ..Default::default()
-        }
-    );
-    assert_same!(
-        owner,
-        &standing,
-        &other,
-        ListTransactionsRequest { page_size: 2, min_position, ..Default::default() }
-    );
-    assert_same!(owner, &standing, &other, ListSagasRequest { min_position, ..Default::default() });
-    assert_same!(
-        owner,
-        &standing,
-        &other,
-        GetSagaRequest { saga_id: saga_id.clone(), min_position }
-    );
-    let told = nearby(&standing, &other, stats(min_position)).await;
-    assert_eq!(told.verified_position, head, "all that is known here was read");
-    let expected = owner.call(stats(min_position)).await.unwrap();
-    let verified_position = told.verified_position;
-    assert_eq!(told, GetStatsResponse { verified_position, ..expected });
 
-    let before = answered_nearby(&standing).await;
-    let later = owner.opened(7).await;
-    assert_eq!(other.balance(&later).await, 7, "the newest is the owner's to tell");
-    let newest = GetAccountRequest { min_position: Some(head + 1), ..get(&later) };
-    assert_eq!(other.call(newest).await.unwrap().position, head + 1, "whoever answers");
-    owning.kill();
-    let now = prost_types::Timestamp::from(SystemTime::now());
-    for of_the_owner in [
-        get(&from),
-        GetAccountRequest { min_position: Some(head + 2), ..get(&from) },
-        // It may have come since.
-        GetAccountRequest { min_position, ..get(&fresh_id()) },
-        as_of(AsOf::AsOfPosition(head + 2)),
-        as_of(AsOf::AsOfVersion(9)),
-        as_of(AsOf::AsOfTime(now)),
-    ] {
-        let refused = other.call(of_the_owner).await.unwrap_err();
+    /// A read of the first account that has to be this new.
+    fn account(&self, min_position: i64) -> GetAccountRequest {
+        GetAccountRequest { min_position: Some(min_position), ..get(&self.from) }
+    }
+
+    /// As it was.
+    fn as_of(&self, as_of: AsOf) -> GetAccountRequest {
+        GetAccountRequest { as_of: Some(as_of), ..self.account(self.head) }
+    }
+
+    /// Finds both servers to answer a read in the same way, each by itself.
+    async fn assert_same<R: Rpc<Response: PartialEq + Debug> + Clone>(&self, request: R) {
+        let expected = self.owner.call(request.clone()).await.unwrap();
+        assert_eq!(nearby(&self.standing, &self.other, request).await, expected);
+    }
+
+    /// Finds a read to have gone to the owner, which is gone.
+    async fn assert_of_the_owner<R: Rpc<Response: Debug>>(&self, request: R) {
+        let refused = self.other.call(request).await.unwrap_err();
         assert_eq!(unavailable_reason(&refused), "OWNER_UNREACHABLE");
     }
-    let saga = GetSagaRequest { saga_id: fresh_id(), min_position };
-    let refused = other.call(saga).await.unwrap_err();
-    assert_eq!(unavailable_reason(&refused), "OWNER_UNREACHABLE");
-    let mut wrong = account.clone();
-    wrong.account_id.clear();
-    assert_eq!(other.call(wrong).await.unwrap_err().code(), Code::InvalidArgument);
-    let known = answered_nearby(&standing).await;
-    assert!(known > before, "what is wrong is told nearby");
-    assert_eq!(other.call(account).await.unwrap().account.unwrap().balance_minor, 700);
-    assert_eq!(answered_nearby(&standing).await, known + 1);
+}
+
+/// Intent: who says how new what is read has to be is answered by any server as by the owner.
+#[tokio::test]
+async fn any_server_answers_who_says_how_new() {
+    let Some(url) = super::new_ledger() else { return };
+    let pair = Pair::new(&url).await;
+    let (account_id, min_position) = (pair.from.clone(), Some(pair.head));
+    pair.assert_same(pair.account(pair.head)).await;
+    pair.assert_same(pair.account(0)).await;
+    pair.assert_same(pair.as_of(AsOf::AsOfVersion(1))).await;
+    pair.assert_same(pair.as_of(AsOf::AsOfPosition(pair.head - 1))).await;
+    let page_size = 1;
+    let accounts = ListAccountsRequest { page_size, min_position, ..Default::default() };
+    pair.assert_same(accounts).await;
+    let events = ListAccountEventsRequest { account_id, min_position, ..Default::default() };
+    pair.assert_same(events).await;
+    let transactions = ListTransactionsRequest { page_size, min_position, ..Default::default() };
+    pair.assert_same(transactions).await;
+    pair.assert_same(ListSagasRequest { min_position, ..Default::default() }).await;
+    pair.assert_same(GetSagaRequest { saga_id: pair.saga_id.clone(), min_position }).await;
+    let told = nearby(&pair.standing, &pair.other, stats(min_position)).await;
+    let verified_position = told.verified_position;
+    assert_eq!(verified_position, pair.head, "all that is known here was read");
+    let expected = pair.owner.call(stats(min_position)).await.unwrap();
+    assert_eq!(told, GetStatsResponse { verified_position, ..expected });
+}
+
+/// Intent: what a server that stands by may not know is the owner's to tell; the rest it tells
+/// also when that one is gone.
+#[tokio::test]
+async fn what_is_not_known_is_left_to_the_owner() {
+    let Some(url) = super::new_ledger() else { return };
+    let mut pair = Pair::new(&url).await;
+    let head = pair.head;
+    assert_eq!(nearby(&pair.standing, &pair.other, stats(Some(head))).await.position, head);
+    let later = pair.owner.opened(7).await;
+    assert_eq!(pair.other.balance(&later).await, 7, "the newest is the owner's to tell");
+    let newest = GetAccountRequest { min_position: Some(head + 1), ..get(&later) };
+    assert_eq!(pair.other.call(newest).await.unwrap().position, head + 1, "whoever answers");
+
+    pair.owning.kill();
+    pair.assert_of_the_owner(get(&pair.from)).await;
+    pair.assert_of_the_owner(pair.account(head + 2)).await;
+    pair.assert_of_the_owner(pair.as_of(AsOf::AsOfPosition(head + 2))).await;
+    pair.assert_of_the_owner(pair.as_of(AsOf::AsOfVersion(9))).await;
+    let micros = SystemClock.now_micros();
+    let nanos = i32::try_from(micros % 1_000_000 * 1_000).unwrap();
+    let now = prost_types::Timestamp { seconds: micros / 1_000_000, nanos };
+    pair.assert_of_the_owner(pair.as_of(AsOf::AsOfTime(now))).await;
+    // They may have come since.
+    let min_position = Some(head);
+    pair.assert_of_the_owner(GetAccountRequest { min_position, ..get(&fresh_id()) }).await;
+    pair.assert_of_the_owner(GetSagaRequest { saga_id: fresh_id(), min_position }).await;
+    let known = answered_nearby(&pair.standing).await;
+    let wrong = GetAccountRequest { min_position, ..get("") };
+    assert_eq!(pair.other.call(wrong).await.unwrap_err().code(), Code::InvalidArgument);
+    let account = pair.other.call(pair.account(head)).await.unwrap().account.unwrap();
+    assert_eq!(account.balance_minor, 700);
+    assert_eq!(answered_nearby(&pair.standing).await, known + 2);
 }
 
 /// Intent: what everybody can read in the database but its standby does not have may be lost with
