@@ -21,7 +21,8 @@ use super::{
     metrics::Sources,
     recovery::{self, Recovered},
     scrubber,
-    shared::{self, Around, Owned},
+    shared::{self, Around},
+    standby::Owned,
 };
 use crate::{
     event_store::{self, EventStore, History, Parts, State, Stopper},
@@ -32,7 +33,7 @@ use crate::{
         shared::Membership,
     },
     ops::{Clock, config::Config},
-    views::{Fold, Views, follow},
+    views::{Books, Fold, Views, follow},
     wire::Reads,
 };
 
@@ -40,6 +41,8 @@ use crate::{
 pub(super) struct Ledger {
     state: State,
     views: Arc<Views>,
+    /// Tells how far the log is durable.
+    durable: watch::Sender<u64>,
     reader: Arc<dyn LogReader>,
     writer: Option<Box<dyn LogWriter>>,
     files: Option<Files>,
@@ -93,14 +96,14 @@ impl Ledger {
             );
             let (writer, reader) = memory::open(new_log_id);
             let (state, books) = Fold::new(config.request_id_window).finish(new_log_id);
-            let (views, writer) = (Arc::new(Views::new(books)), Some(writer));
-            return Ok(Self { state, views, reader, writer, files: None, membership: None, clock });
+            return Ok(Self::alone(state, books, reader, Some(writer), None, clock));
         }
         if let Some(database) = &config.database {
-            let Owned { state, views, reader, writer, membership } =
+            let Owned { state, views, durable, reader, writer, membership } =
                 shared::recover(config, database, around)?;
             let (writer, membership) = (Some(writer), Some(membership));
-            return Ok(Self { state, views, reader, writer, files: None, membership, clock });
+            let files = None;
+            return Ok(Self { state, views, durable, reader, writer, files, membership, clock });
         }
         let options = file::Options::new(new_log_id, clock.now_micros());
         let take = || {
@@ -121,27 +124,35 @@ impl Ledger {
             checkpoint,
             scrubber,
         });
+        Ok(Self::alone(state, books, reader, writer, files, clock))
+    }
+
+    /// One that no other process has to do with.
+    fn alone(
+        state: State,
+        books: Books,
+        reader: Arc<dyn LogReader>,
+        writer: Option<Box<dyn LogWriter>>,
+        files: Option<Files>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (durable, _) = watch::channel(books.position());
         let views = Arc::new(Views::new(books));
-        Ok(Self { state, views, reader, writer, files, membership: None, clock })
+        Self { state, views, durable, reader, writer, files, membership: None, clock }
     }
 
     /// Starts its threads.
     pub(super) fn start(self, call_time: Duration) -> io::Result<Running> {
-        let Self { state, views, reader, writer, files, membership, clock } = self;
+        let Self { state, views, durable, reader, writer, files, membership, clock } = self;
         let position = views.books().position();
         let history = History::new(reader);
-        let (durable_sender, durable) = watch::channel(position);
+        let durable_receiver = durable.subscribe();
         let (wake, wakes) = blocking::sync_channel(1);
-        let parts = Parts {
-            state,
-            log: writer,
-            clock: Arc::clone(&clock),
-            follower: wake,
-            durable: durable_sender,
-        };
+        let parts =
+            Parts { state, log: writer, clock: Arc::clone(&clock), follower: wake, durable };
         let (store, stopper) = event_store::start(parts)?;
         let (shown, log) = (Arc::clone(&views), history.clone());
-        let reads = Arc::new(Reads::new(shown, log, durable, store.clone(), call_time));
+        let reads = Arc::new(Reads::new(shown, log, durable_receiver, store.clone(), call_time));
         let sources =
             Sources::new(store.clone(), Arc::clone(&reads), Arc::clone(&views), history.clone());
         let mut threads = Vec::new();

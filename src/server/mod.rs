@@ -152,7 +152,7 @@ async fn serve_calls<H: Health>(
     let others = Routes::new(health_service);
     let others = if config.reflection { add_reflection(others)? } else { others };
     let (owner, owners) = watch::channel(Whose::default());
-    let nearby = Queries::new(limits, Arc::clone(&clock), stopping.clone());
+    let nearby = queries.beside();
     let reads = nearby.reads.clone();
     let elsewhere =
         shared::elsewhere(config, owners.clone(), stop.subscribe(), nearby, &metrics.role)?;
@@ -167,7 +167,8 @@ async fn serve_calls<H: Health>(
 
     let settings = config.clone();
     let (stopping, role) = (stop.subscribe(), Arc::clone(&metrics.role));
-    let around = Around { listens, owner, reads, stopping, role };
+    let call_time = limits.call_time;
+    let around = Around { listens, owner, reads, call_time, stopping, role };
     let recovery = tokio::task::spawn_blocking(move || Ledger::recover(&settings, clock, &around));
     let standing_by = tokio::spawn(health::follow_owner(health.clone(), owners.clone()));
     let mut shutdown = pin!(shutdown);

@@ -7,11 +7,13 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto::ring};
 use tonic::transport::{ClientTlsConfig, Endpoint, Identity};
 use uuid::Uuid;
 
-use super::{ServeError, standby::StandingBy};
+use super::{
+    ServeError,
+    standby::{Owned, StandingBy},
+};
 use crate::{
-    event_store::State,
     log::{
-        Damage, LogReader, LogWriter,
+        Damage,
         shared::{Keeper, Lease, Membership, Monotonic, Standby, StandbyError},
     },
     ops::{
@@ -20,7 +22,6 @@ use crate::{
         pem::{self, PemError},
     },
     postgres::{Blocks, Database, Epochs, Nodes, SetUp, StartError, Tls, set_up},
-    views::Views,
     wire::{Elsewhere, Late, PassedOn, Queries, Reads, Whose},
 };
 
@@ -91,6 +92,8 @@ pub(super) struct Around {
     pub(super) owner: watch::Sender<Whose>,
     /// What can be read of the ledger meanwhile.
     pub(super) reads: Late<Arc<Reads>>,
+    /// How long a call may take.
+    pub(super) call_time: Duration,
     /// Says when nobody needs the ledger any more.
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) role: Arc<Role>,
@@ -135,15 +138,6 @@ impl Role {
     pub(super) fn lag(&self) -> Duration {
         (self.now)().saturating_sub(Duration::from_micros(self.end_micros.get()))
     }
-}
-
-/// A log that is this process's, and what it adds up to.
-pub(super) struct Owned {
-    pub(super) state: State,
-    pub(super) views: Arc<Views>,
-    pub(super) reader: Arc<dyn LogReader>,
-    pub(super) writer: Box<dyn LogWriter>,
-    pub(super) membership: Membership,
 }
 
 /// Where a database is, as the settings say.
@@ -246,9 +240,7 @@ pub(super) fn recover(
     let store = Box::new(Epochs::new(database.clone(), log_id));
     let standby = Standby::new(Arc::new(Blocks::new(database, log_id)), Arc::clone(&role.lease));
     let standing_by = StandingBy::new(standby, config.request_id_window);
-    let (state, views, writer, reader) =
-        standing_by.take_over(store, around, config.limits.call_time)?;
-    Ok(Owned { state, views, reader, writer, membership })
+    Ok(standing_by.take_over(store, membership, around)?)
 }
 
 /// The time since the machine was started, which goes on while it sleeps: a lease does as well.

@@ -15,20 +15,40 @@ use crate::{
     event_store::{History, State},
     log::{
         Block, LogReader, LogWriter, ReadError,
-        shared::{Owner, Standby, StandbyError, Store},
+        shared::{Membership, Owner, Standby, StandbyError, Store},
     },
     views::{Following, Views},
     wire::{Reads, Whose},
 };
 
-/// How often who stands by looks whether there is more of the log, or no owner.
-const STAND_BY: Duration = Duration::from_millis(50);
+/// How often who stands by looks whether the log has no owner, and at least whether there is more.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// How soon it looks for more once there was some, and twice as long each time when there is none.
+/// Each time that there is it writes as well, so that it can be told.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// How long ago all of the log must have been read for reads to be answered from it: whoever knows
 /// less than that of the ledger lets the owner answer.
 const KEEPS_UP_WITHIN: Duration = Duration::from_secs(10);
 
-/// A log that was taken over, and what it adds up to.
-pub(super) type TakenOver = (State, Arc<Views>, Box<dyn LogWriter>, Arc<dyn LogReader>);
+/// A log that is this process's, and what it adds up to.
+pub(super) struct Owned {
+    pub(super) state: State,
+    pub(super) views: Arc<Views>,
+    /// Tells how far the log is durable.
+    pub(super) durable: watch::Sender<u64>,
+    pub(super) reader: Arc<dyn LogReader>,
+    pub(super) writer: Box<dyn LogWriter>,
+    pub(super) membership: Membership,
+}
+
+/// What was done of the log.
+#[derive(Clone, Copy, Debug)]
+struct Followed {
+    /// How many blocks were folded.
+    count: usize,
+    /// Whether those were all that there are.
+    is_at_end: bool,
+}
 
 /// Who stands by.
 pub(super) struct StandingBy {
@@ -56,83 +76,97 @@ impl StandingBy {
     pub(super) fn take_over(
         mut self,
         mut store: Box<dyn Store>,
+        membership: Membership,
         around: &Around,
-        call_time: Duration,
-    ) -> Result<TakenOver, DatabaseError> {
-        let ours = self.stand_by(&mut *store, around, call_time)?;
+    ) -> Result<Owned, DatabaseError> {
+        let ours = self.stand_by(&mut *store, around)?;
         info!(epoch = ours.epoch(), position = ours.position(), "the log is ours");
         while self.standby.position() < ours.position() && self.read()? > 0 {}
-        let Self { standby, mut following, read, shown: _ } = self;
+        let Self { standby, mut following, read, shown } = self;
         let (writer, reader) = standby.take(store, ours)?;
         fold(&mut following, read)?;
         let (state, views) = following.end();
-        Ok((state, views, writer, reader))
+        let durable = shown.unwrap_or_else(|| watch::channel(0).0);
+        durable.send_replace(ours.position());
+        Ok(Owned { state, views, durable, reader, writer, membership })
     }
 
     /// Follows the log until it is this process's. Tells whose it is meanwhile, also while there
     /// is much of the log to be read or more comes all the time.
-    fn stand_by(
-        &mut self,
-        store: &mut dyn Store,
-        around: &Around,
-        call_time: Duration,
-    ) -> Result<Owner, DatabaseError> {
-        let Around { owner, stopping, .. } = around;
-        let mut looked: Option<Instant> = None;
-        while !*stopping.borrow() {
-            match self.follow(store, around, call_time) {
-                Ok(true) => {}
-                // Another one may know all of the log, and serve it at once: it is not claimed yet.
-                Ok(false) => {
-                    if looked.is_none_or(|looked| looked.elapsed() >= STAND_BY) {
-                        looked = Some(Instant::now());
-                        tell_owner(store, owner);
-                    }
-                    continue;
-                }
+    fn stand_by(&mut self, store: &mut dyn Store, around: &Around) -> Result<Owner, DatabaseError> {
+        let (mut looked, mut pause) = (None::<Instant>, LOOK_INTERVAL);
+        while !*around.stopping.borrow() {
+            let Followed { count, is_at_end } = match self.follow(store, around) {
                 Err(DatabaseError::Standby(
                     failure @ (StandbyError::Read(ReadError::Io(_)) | StandbyError::Store(_)),
-                )) => warn!(%failure, "the log cannot be followed now"),
-                Err(error) => return Err(error),
-            }
-            match self.standby.claim(store) {
-                Ok(Some(ours)) => {
-                    owner.send_replace(Whose::Ours);
+                )) => {
+                    warn!(%failure, "the log cannot be followed now");
+                    Followed { count: 0, is_at_end: true }
+                }
+                followed => followed?,
+            };
+            if looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL) {
+                looked = Some(Instant::now());
+                if let Some(ours) = self.look(store, &around.owner, is_at_end) {
                     return Ok(ours);
                 }
-                Ok(None) => tell_owner(store, owner),
-                Err(failure) => warn!(%failure, "the log cannot be claimed now"),
             }
-            thread::sleep(STAND_BY);
+            if is_at_end {
+                pause =
+                    if count > 0 { PAUSE_MIN } else { pause.saturating_mul(2).min(LOOK_INTERVAL) };
+                thread::sleep(pause);
+            }
         }
         Err(DatabaseError::Stopped)
     }
 
-    /// Folds the blocks that come next, and shows them. Gives whether those were all that there
-    /// are. Of a long log nothing is shown, nor asked whether it is durable, before all of it was
-    /// read once.
+    /// Claims the log if all of it was read, or tells whose it is. Another process may know all of
+    /// it when this one does not, and serve it at once.
+    fn look(
+        &self,
+        store: &mut dyn Store,
+        owner: &watch::Sender<Whose>,
+        is_at_end: bool,
+    ) -> Option<Owner> {
+        if is_at_end {
+            match self.standby.claim(store) {
+                Ok(Some(ours)) => {
+                    owner.send_replace(Whose::Ours);
+                    return Some(ours);
+                }
+                Ok(None) => {}
+                Err(failure) => {
+                    warn!(%failure, "the log cannot be claimed now");
+                    return None;
+                }
+            }
+        }
+        tell_owner(store, owner);
+        None
+    }
+
+    /// Folds the blocks that come next, and shows them. Of a long log nothing is shown, nor asked
+    /// whether it is durable, before all of it was read once.
     fn follow(
         &mut self,
         store: &mut dyn Store,
         around: &Around,
-        call_time: Duration,
-    ) -> Result<bool, DatabaseError> {
+    ) -> Result<Followed, DatabaseError> {
         if self.read.is_empty() {
             self.read()?;
         }
-        let is_at_end = self.standby.is_at_end();
-        let is_new = !self.read.is_empty() || self.shown.is_none();
-        let is_shown = (is_at_end || self.shown.is_some()) && is_new;
+        let (count, is_at_end) = (self.read.len(), self.standby.is_at_end());
+        let is_shown = if self.shown.is_some() { count > 0 } else { is_at_end };
         if is_shown && !self.standby.confirm(store)? {
             // Nothing is certain to who is no member, and nothing can be claimed.
-            return Ok(true);
+            return Ok(Followed { count: 0, is_at_end });
         }
         fold(&mut self.following, std::mem::take(&mut self.read))?;
         if is_shown {
-            self.show(around, call_time);
+            self.show(around);
         }
         around.role.followed(self.standby.position(), is_at_end);
-        Ok(is_at_end)
+        Ok(Followed { count, is_at_end })
     }
 
     /// Reads the blocks that come next. Gives how many there are.
@@ -144,7 +178,7 @@ impl StandingBy {
     }
 
     /// Shows what is folded to whoever reads.
-    fn show(&mut self, Around { reads, role, .. }: &Around, call_time: Duration) {
+    fn show(&mut self, Around { reads, role, call_time, .. }: &Around) {
         let position = self.standby.position();
         if let Some(shown) = &self.shown {
             shown.send_replace(position);
@@ -153,9 +187,10 @@ impl StandingBy {
         let (shown, durable) = watch::channel(position);
         let history = History::new(self.standby.reader());
         let role = Arc::clone(role);
-        let keeps_up = Arc::new(move || role.lag() <= KEEPS_UP_WITHIN);
+        // Who began to read here goes on when the log is this process's.
+        let keeps_up = Arc::new(move || role.lag() <= KEEPS_UP_WITHIN || role.lease.owns());
         let views = Arc::clone(self.following.views());
-        reads.set(Arc::new(Reads::nearby(views, history, durable, keeps_up, call_time)));
+        reads.set(Arc::new(Reads::nearby(views, history, durable, keeps_up, *call_time)));
         self.shown = Some(shown);
     }
 }

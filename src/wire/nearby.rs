@@ -1,5 +1,6 @@
-//! Nearby: reads that a server answers by itself while the ledger is another's. It follows the log,
-//! and may answer whoever says how new what is read has to be; all others ask the owner.
+//! Nearby: reads and tails that a server answers by itself while the ledger is another's. It follows
+//! the log, and may answer whoever says how new what is read has to be, or where to begin; all
+//! others ask the owner.
 
 use std::{
     convert::Infallible,
@@ -44,7 +45,8 @@ impl Nearby {
 
     /// Whether it may have an answer to such a call.
     pub(super) fn may_answer(&self, method: Method) -> bool {
-        matches!(method, Method::Page | Method::Query) && self.reads.get().is_ok()
+        let is_read = matches!(method, Method::Page | Method::Query | Method::Tail);
+        is_read && self.reads.get().is_ok()
     }
 
     /// Answers a call, or sends it to the owner.

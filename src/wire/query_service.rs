@@ -53,6 +53,12 @@ impl Queries {
         Self { reads: Late::default(), clock, tails, stopping }
     }
 
+    /// The same for other readings, with the same places for tails.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self { reads: Late::default(), ..self.clone() }
+    }
+
     /// The service, for messages of at most so many bytes.
     #[must_use]
     pub fn served(self, message_bytes_max: usize) -> QueryServiceServer<Self> {

@@ -145,6 +145,19 @@ impl Reads {
         })
     }
 
+    /// What a tail may do that has told of all that is known: wait for more. Not where a damaged log
+    /// ends, nor while there may be more of it unseen.
+    pub(super) fn expect_waiting(&self) -> Result<(), Status> {
+        match &self.ledger {
+            Ledger::Ours(_) => {
+                self.expect_more()?;
+                self.expect_reachable()
+            }
+            Ledger::Others(keeps_up) if keeps_up() => Ok(()),
+            Ledger::Others(_) => Err(status::not_current()),
+        }
+    }
+
     /// The event store, which only the owner of the ledger has.
     pub(super) fn ours(&self) -> Result<&EventStore, Status> {
         match &self.ledger {
@@ -210,7 +223,7 @@ impl Reads {
     }
 
     /// UNAVAILABLE while the log cannot be reached: another process may append to it unseen.
-    pub(super) fn expect_reachable(&self) -> Result<(), Status> {
+    fn expect_reachable(&self) -> Result<(), Status> {
         if *self.status.borrow() == StoreStatus::Unreachable {
             Err(status::not_current())
         } else {

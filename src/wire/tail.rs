@@ -33,6 +33,8 @@ const LARGE_MESSAGE_EVENTS: usize = 256;
 const TAKEN_AT_ONCE: Duration = Duration::from_millis(2);
 /// How many accounts a filter may name.
 const FILTER_ACCOUNTS_MAX: usize = 1_000;
+/// How long a tail waits before it looks whether there may be more that it does not hear of.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a position may go untold when no event passes the filters.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -115,10 +117,14 @@ pub(super) fn tail(
     stopping: watch::Receiver<bool>,
 ) -> Result<impl Stream<Item = Result<TailMessage, Status>> + use<>, Status> {
     let head = *reads.durable.borrow();
-    let position = question.after_position.unwrap_or(head);
-    if position > head {
-        return Err(reads.missing(status::beyond_head("after_position", head)));
-    }
+    let position = match question.after_position {
+        Some(position) if position > head => {
+            return Err(reads.missing(status::beyond_head("after_position", head)));
+        }
+        Some(position) => position,
+        // Where that is only the owner can tell.
+        None => reads.ours().map(|_| head)?,
+    };
     let tail = Tail {
         reads: reads.clone(),
         filter: question.filter,
@@ -162,8 +168,7 @@ impl Tail {
                 return Ok(message);
             }
             if self.position == head {
-                self.reads.expect_more()?;
-                self.reads.expect_reachable()?;
+                self.reads.expect_waiting()?;
             }
             self.wait().await;
         }
@@ -184,8 +189,8 @@ impl Tail {
         self.told_at.elapsed() >= PROGRESS_INTERVAL
     }
 
-    /// Waits for more of the log, for the end, for the log to be out of reach, or for the time to
-    /// tell the position.
+    /// Waits for more of the log, for the end, for the log to be out of reach, for the time to tell
+    /// the position, or to look again whether the log is followed.
     async fn wait(&mut self) {
         let untold = self.position > self.told;
         let rest = PROGRESS_INTERVAL.saturating_sub(self.told_at.elapsed());
@@ -194,6 +199,7 @@ impl Tail {
             _ = self.stopping.wait_for(|stopping| *stopping) => {}
             Ok(_) = self.reads.status.wait_for(|status| *status == StoreStatus::Unreachable) => {}
             () = sleep(rest), if untold => {}
+            () = sleep(LOOK_INTERVAL), if !untold => {}
         }
     }
 

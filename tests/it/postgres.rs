@@ -57,8 +57,9 @@ async fn member_with(url: &str, lease: Duration, further: &[&str]) -> Server {
 }
 
 /// As [`member`], with a page for scrapers.
-async fn scraped_member(url: &str, lease: Duration) -> Server {
-    member_with(url, lease, &["--operations-listen", "127.0.0.1:0"]).await
+async fn scraped_member(url: &str, lease: Duration, further: &[&str]) -> Server {
+    let scraped = ["--operations-listen", "127.0.0.1:0"];
+    member_with(url, lease, &[&scraped, further].concat()).await
 }
 
 /// How many calls a server has passed on, with this outcome.
@@ -80,17 +81,15 @@ fn unavailable_reason(status: &Status) -> String {
     reason(status)
 }
 
-/// A tail that has told of the one event that there is.
-async fn tail(server: &Server) -> Streaming<TailEventsResponse> {
-    let request = TailEventsRequest { after_position: Some(0), ..Default::default() };
+/// A tail of all that comes, which only the owner of the ledger can tell.
+async fn tail_of_owner(server: &Server) -> Streaming<TailEventsResponse> {
     let mut reader = Reader::new(server.connect().await);
-    let mut tail = reader.tail_events(request).await.unwrap().into_inner();
-    assert_eq!(tail.message().await.unwrap().unwrap().position, 1);
-    tail
+    reader.tail_events(TailEventsRequest::default()).await.unwrap().into_inner()
 }
 
-/// What a tail ends with that is told nothing more. Its caller can go on elsewhere.
-async fn end_of(mut tail: Streaming<TailEventsResponse>, within: Duration) -> String {
+/// What a tail ends with that has told of this position. Its caller can go on elsewhere.
+async fn end_of(mut tail: Streaming<TailEventsResponse>, told: i64, within: Duration) -> String {
+    assert_eq!(tail.message().await.unwrap().unwrap().position, told);
     let ended = timeout(within, tail.message()).await.expect("it ends");
     unavailable_reason(&ended.unwrap_err())
 }

@@ -122,8 +122,7 @@ impl Member {
         }
         let peers = Cable::new().await;
         let advertised = format!("http://{}", peers.address);
-        let flags = ["--advertise", &advertised];
-        let server = super::member_with(&by_cable, lease, &flags).await;
+        let server = super::scraped_member(&by_cable, lease, &["--advertise", &advertised]).await;
         peers.lead_to(server.address());
         Self { server, databases, peers }
     }

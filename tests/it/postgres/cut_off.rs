@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    EXIT_IN_USE, cable::Member, end_of, member, new_ledger, open, tail, unavailable_reason,
+    EXIT_IN_USE, cable::Member, end_of, member, new_ledger, open, tail_of_owner, unavailable_reason,
 };
 use crate::crash::call::Client;
 
@@ -33,15 +33,15 @@ async fn nobody_waits_for_an_owner_that_is_cut_off() {
     owner.server.wait_for_line("\"serving\"").await;
     let mut other = member(&url, LEASE).await;
     let mut client = Client::new(other.connect().await);
+    let (own_tail, passed_tail) = (tail_of_owner(&owner.server).await, tail_of_owner(&other).await);
     assert_eq!(open(&mut client).await.unwrap(), 1);
-    let (own_tail, passed_tail) = (tail(&owner.server).await, tail(&other).await);
     owner.pull();
     let refused = timeout(TAKEN_OVER_WITHIN, open(&mut client)).await.expect("it ends");
     assert_eq!(unavailable_reason(&refused.unwrap_err()), "OWNER_UNREACHABLE");
-    assert_eq!(end_of(passed_tail, TAKEN_OVER_WITHIN).await, "OWNER_UNREACHABLE");
+    assert_eq!(end_of(passed_tail, 1, TAKEN_OVER_WITHIN).await, "OWNER_UNREACHABLE");
     other.wait_for_line("\"serving\"").await;
     assert_eq!(open(&mut client).await.unwrap(), 2);
-    assert_eq!(end_of(own_tail, GIVEN_UP_WITHIN).await, "LOG_UNREACHABLE");
+    assert_eq!(end_of(own_tail, 1, GIVEN_UP_WITHIN).await, "LOG_UNREACHABLE");
     owner.plug();
     owner.assert_ends_with(EXIT_IN_USE).await;
 }
@@ -55,10 +55,10 @@ async fn nobody_waits_for_an_owner_that_gives_no_sign_of_life() {
     owner.server.wait_for_line("\"serving\"").await;
     let other = member(&url, LONG_LEASE).await;
     let mut client = Client::new(other.connect().await);
+    let passed_tail = tail_of_owner(&other).await;
     assert_eq!(open(&mut client).await.unwrap(), 1);
-    let passed_tail = tail(&other).await;
     owner.pull_peers();
-    assert_eq!(end_of(passed_tail, CUT_OFF_WITHIN).await, "OWNER_UNREACHABLE");
+    assert_eq!(end_of(passed_tail, 1, CUT_OFF_WITHIN).await, "OWNER_UNREACHABLE");
     owner.plug();
     let recovered = async {
         while open(&mut client).await.is_err() {

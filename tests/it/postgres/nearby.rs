@@ -9,25 +9,29 @@ use std::{
 use daybook::{
     ops::{Clock as _, SystemClock},
     proto::{
-        GetAccountRequest, GetSagaRequest, GetStatsRequest, GetStatsResponse,
+        Event, GetAccountRequest, GetSagaRequest, GetStatsRequest, GetStatsResponse,
         ListAccountEventsRequest, ListAccountsRequest, ListSagasRequest, ListTransactionsRequest,
         get_account_request::AsOf,
     },
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tonic::Code;
 
-use super::{member, passed_on, scraped_member, unavailable_reason};
+use super::{cable::Member, member, passed_on, scraped_member, unavailable_reason};
 use crate::{
     engine,
     operations::Scrape,
     process::Server,
-    service::{Client, Rpc, fresh_id, get, open, transfer},
+    service::{Client, Rpc, Tail, fresh_id, from, get, open, transfer},
 };
 
+/// A lease of which the end is waited for.
+const SHORT_LEASE: Duration = Duration::from_secs(1);
 /// Longer than any test: nobody takes over.
 const LEASE: Duration = Duration::from_secs(60);
 const WITHIN: Duration = Duration::from_secs(20);
+/// How soon a tail ends that may not hear of what there is.
+const UNHEARD_WITHIN: Duration = Duration::from_secs(25);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// For how long nothing is to be told.
 const NOT_TOLD_FOR: Duration = Duration::from_millis(600);
@@ -71,7 +75,7 @@ struct Pair {
 
 impl Pair {
     async fn new(url: &str) -> Self {
-        let (owning, standing) = (member(url, LEASE).await, scraped_member(url, LEASE).await);
+        let (owning, standing) = (member(url, LEASE).await, scraped_member(url, LEASE, &[]).await);
         let (owner, other) = (client(&owning).await, client(&standing).await);
         let (from, to) = (owner.opened(1_000).await, owner.opened(0).await);
         let transferred = owner.call(transfer(&from, &to, 300)).await.unwrap();
@@ -163,13 +167,82 @@ async fn what_is_not_known_is_left_to_the_owner() {
     assert_eq!(answered_nearby(&pair.standing).await, known + 2);
 }
 
+/// A tail from the beginning that the owner does not hear of.
+async fn tail_nearby(server: &Server) -> Tail {
+    let begun = Instant::now();
+    loop {
+        let before = answered_nearby(server).await;
+        let tail = client(server).await.tail(from(0)).await.unwrap();
+        if answered_nearby(server).await > before {
+            return tail;
+        }
+        assert!(begun.elapsed() < WITHIN, "no tail is answered nearby");
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// The events that a tail tells next, up to a position.
+async fn told(tail: &mut Tail, until: i64) -> Vec<Event> {
+    let (mut events, mut position) = (Vec::new(), 0);
+    while position < until {
+        let message = timeout(WITHIN, tail.message()).await.expect("it goes on").unwrap().unwrap();
+        events.extend(message.events);
+        position = message.position;
+    }
+    events
+}
+
+/// Intent: who follows the ledger by a server that stands by is told what the owner's callers are,
+/// and goes on without a break when the owner is gone and this server takes its place.
+#[tokio::test]
+async fn a_tail_outlives_the_owner() {
+    let Some(url) = super::new_ledger() else { return };
+    let mut owning = member(&url, SHORT_LEASE).await;
+    let mut standing = scraped_member(&url, SHORT_LEASE, &[]).await;
+    let (owner, other) = (client(&owning).await, client(&standing).await);
+    for _ in 0..100 {
+        owner.opened(1).await;
+    }
+    let mut tail = tail_nearby(&standing).await;
+    let mut events = told(&mut tail, 100).await;
+    for _ in 0..100 {
+        owner.opened(1).await;
+    }
+    events.extend(told(&mut tail, 200).await);
+    owning.kill();
+    standing.wait_for_line("\"serving\"").await;
+    for _ in 0..100 {
+        other.opened(1).await;
+    }
+    events.extend(told(&mut tail, 300).await);
+    assert_eq!(events, other.log().await);
+    standing.terminate();
+    let ended = timeout(WITHIN, tail.message()).await.expect("it ends").unwrap_err();
+    assert_eq!(unavailable_reason(&ended), "STOPPING");
+}
+
+/// Intent: a server that has not heard of the log for a while does not keep silent about it.
+#[tokio::test]
+async fn a_tail_that_hears_nothing_ends() {
+    let Some(url) = super::new_ledger() else { return };
+    let owning = member(&url, LEASE).await;
+    let standing = Member::start(&url, LEASE).await;
+    client(&owning).await.opened(1).await;
+    let mut tail = tail_nearby(&standing.server).await;
+    told(&mut tail, 1).await;
+    standing.pull();
+    let ended = timeout(UNHEARD_WITHIN, tail.message()).await.expect("it ends").unwrap_err();
+    assert_eq!(unavailable_reason(&ended), "LOG_UNREACHABLE");
+    standing.plug();
+}
+
 /// Intent: what everybody can read in the database but its standby does not have may be lost with
 /// it, and is not told before it cannot.
 #[tokio::test]
 async fn what_may_still_be_lost_is_not_told() {
     let Some(database) = engine::Database::start(&["--standby"]) else { return };
     let url = engine::ledger_of(&database.url, "nearby");
-    let (owning, standing) = (member(&url, LEASE).await, scraped_member(&url, LEASE).await);
+    let (owning, standing) = (member(&url, LEASE).await, scraped_member(&url, LEASE, &[]).await);
     let (owner, other) = (client(&owning).await, client(&standing).await);
     owner.opened(1).await;
     assert_eq!(nearby(&standing, &other, stats(Some(1))).await.position, 1);

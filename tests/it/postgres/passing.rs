@@ -7,7 +7,7 @@ use daybook::proto::{
     BatchCommand, ExecuteBatchRequest, GetStatsRequest, OpenAccountRequest, batch_command::Command,
 };
 
-use super::{end_of, member, open, passed_on, scraped_member, tail, unavailable_reason};
+use super::{end_of, member, open, passed_on, scraped_member, tail_of_owner, unavailable_reason};
 use crate::{
     crash::{audit::Reader, call::Client},
     engine,
@@ -44,8 +44,8 @@ async fn whoever_is_asked_has_one_ledger() {
 async fn a_call_is_passed_on_once() {
     let Some(url) = super::new_ledger() else { return };
     let _owner = member(&url, LEASE).await;
-    let mut one = scraped_member(&url, LEASE).await;
-    let mut other = scraped_member(&url, LEASE).await;
+    let mut one = scraped_member(&url, LEASE, &[]).await;
+    let mut other = scraped_member(&url, LEASE, &[]).await;
     let [of_one, of_other] = [&one, &other].map(|server| format!("http://{}", server.address()));
     for (server, says) in [(&mut one, of_other), (&mut other, of_one)] {
         let sql = format!(
@@ -75,10 +75,10 @@ async fn an_owner_that_is_gone_is_told_of() {
     let Some(url) = super::new_ledger() else { return };
     let (mut owner, other) = (member(&url, LEASE).await, member(&url, LEASE).await);
     let mut client = Client::new(other.connect().await);
+    let tail = tail_of_owner(&other).await;
     assert_eq!(open(&mut client).await.unwrap(), 1);
-    let tail = tail(&other).await;
     owner.kill();
-    assert_eq!(end_of(tail, WITHIN).await, "OWNER_UNREACHABLE");
+    assert_eq!(end_of(tail, 1, WITHIN).await, "OWNER_UNREACHABLE");
     let refused = open(&mut client).await.unwrap_err();
     assert_eq!(unavailable_reason(&refused), "OWNER_UNREACHABLE");
 }
@@ -98,7 +98,7 @@ async fn who_owns_the_ledger_is_known_before_all_of_it_is() {
         client.execute_batch(request).await.unwrap();
     }
     let head = i64::try_from(BATCHES * BATCH_COMMANDS).unwrap();
-    let other = scraped_member(&url, LEASE).await;
+    let other = scraped_member(&url, LEASE, &[]).await;
     let followed = Scrape::at(other.operations()).await.get("daybook_standby_position");
     assert_eq!(open(&mut Client::new(other.connect().await)).await.unwrap(), head + 1);
     assert!(followed < head.unsigned_abs(), "it had not read all of it: {followed}");

@@ -58,9 +58,9 @@ fn owns(told: &Scrape) -> bool {
 #[tokio::test]
 async fn it_is_told_who_owns_a_ledger() {
     let Some(url) = super::new_ledger() else { return };
-    let mut owner = scraped_member(&url, LEASE).await;
+    let mut owner = scraped_member(&url, LEASE, &[]).await;
     owner.wait_for_line("\"serving\"").await;
-    let other = scraped_member(&url, LEASE).await;
+    let other = scraped_member(&url, LEASE, &[]).await;
     let mut client = Client::new(other.connect().await);
     for position in 1..=CALLS {
         assert_eq!(open(&mut client).await.unwrap(), i64::try_from(position).unwrap());
@@ -107,9 +107,9 @@ async fn it_is_told_who_owns_a_ledger() {
 async fn it_is_told_how_old_the_end_of_the_log_is() {
     let Some(database) = Database::start(&[]) else { return };
     let url = engine::ledger_of(&database.url, "told");
-    let mut owner = scraped_member(&url, LEASE).await;
+    let mut owner = scraped_member(&url, LEASE, &[]).await;
     owner.wait_for_line("\"serving\"").await;
-    let mut other = scraped_member(&url, LEASE).await;
+    let mut other = scraped_member(&url, LEASE, &[]).await;
     // It is not counted from the start.
     sleep(LAG_MAX).await;
     scrape_until(&other, |told| lag(told) < LAG_MAX).await;
