@@ -24,8 +24,9 @@ use crate::{
 /// How often who stands by looks whether the log has no owner, and at least whether there is more.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// How soon it looks for more once there was some, and twice as long each time when there is none.
-/// Each time that there is it writes as well, so that it can be told.
-const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// Each time that there is it writes as well, so that it can be told: with two that stand by, every
+/// 10 ms, on one machine with the owner and the database, cost batches 7 % of their speed.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// How long ago all of the log must have been read for reads to be answered from it: whoever knows
 /// less than that of the ledger lets the owner answer.
 const KEEPS_UP_WITHIN: Duration = Duration::from_secs(10);
