@@ -5,7 +5,7 @@
 //! what that asks of a database. It must not know how a command is decided or a view is kept.
 //!
 //! ```text
-//! Store ── one connection: append, touch, claim, seal, release
+//! Store ── one connection: append, touch, claim, seal, confirm, release
 //! Members ─ one connection: join, renew, leave
 //! Source ── a few connections: blocks by position
 //! Events ─ one connection: whether the rows for people say what the blocks say

@@ -15,7 +15,7 @@ use crate::{
     event_store::{Codec, EventIds},
     log::{
         Block, ChainHash, Head, LogId,
-        shared::{Appended, Members, NodeId, Store, StoreError, Tip},
+        shared::{Appended, Durable, Members, NodeId, Store, StoreError, Tip},
     },
 };
 
@@ -75,12 +75,15 @@ const CONFIRM: &str = "
         update nodes set expire_time = expire_time where id = $2 and expire_time > now()
         returning id
     )
-    select hash from alive, (
-        select last_position, hash from blocks
-        where partition = $1 and first_position <= $3
-        order by first_position desc limit 1
-    ) as block
-    where last_position = $3";
+    select (
+        select hash from (
+            select last_position, hash from blocks
+            where partition = $1 and first_position <= $3
+            order by first_position desc limit 1
+        ) as block
+        where last_position = $3
+    )
+    from alive";
 
 const RELEASE: &str = "
     update assignment set owner = null where partition = $1 and owner = $2 and epoch = $3";
@@ -180,13 +183,15 @@ impl Store for Epochs {
         Ok(sealed.map(|tip| tip.head))
     }
 
-    fn confirm(&mut self, node: NodeId, position: u64) -> Result<Option<ChainHash>, StoreError> {
+    fn confirm(&mut self, node: NodeId, position: u64) -> Result<Durable, StoreError> {
         let (node, position) = (Uuid::from_bytes(node), signed(position));
         let confirm = |session: &mut Session| {
             let rows = session.query(CONFIRM, &[&PARTITION, &node, &position])?;
-            let hash: Option<&[u8]> = rows.first().map(|row| row.try_get(0)).transpose()?;
+            let Some(row) = rows.first() else { return Ok(Durable::Unknown) };
+            let hash: Option<&[u8]> = row.try_get(0)?;
             // Another length is no hash of anything.
-            Ok(hash.map(|hash| hash.try_into().unwrap_or_default()))
+            let chain = hash.map(|hash| Durable::Chain(hash.try_into().unwrap_or_default()));
+            Ok(chain.unwrap_or(Durable::Nothing))
         };
         Ok(self.link.call(|session| session.certainly("what was read", confirm))?)
     }

@@ -153,9 +153,8 @@ async fn serve_calls<H: Health>(
     let others = if config.reflection { add_reflection(others)? } else { others };
     let (owner, owners) = watch::channel(Whose::default());
     let nearby = queries.beside();
-    let reads = nearby.reads.clone();
     let elsewhere =
-        shared::elsewhere(config, owners.clone(), stop.subscribe(), nearby, &metrics.role)?;
+        shared::elsewhere(config, owners.clone(), stop.subscribe(), nearby.clone(), &metrics.role)?;
     let entrance = Entrance::new(gate.clone());
     let front = front(entrance, &commands, &queries, others, elsewhere, limits);
     let front = Metered::new(front, metrics.meter.clone());
@@ -167,7 +166,7 @@ async fn serve_calls<H: Health>(
 
     let settings = config.clone();
     let (stopping, role) = (stop.subscribe(), Arc::clone(&metrics.role));
-    let call_time = limits.call_time;
+    let (reads, call_time) = (nearby.reads.clone(), limits.call_time);
     let around = Around { listens, owner, reads, call_time, stopping, role };
     let recovery = tokio::task::spawn_blocking(move || Ledger::recover(&settings, clock, &around));
     let standing_by = tokio::spawn(health::follow_owner(health.clone(), owners.clone()));
@@ -177,8 +176,8 @@ async fn serve_calls<H: Health>(
         () = &mut shutdown => {
             standing_by.abort();
             // A start may end at any moment: nothing was taken in, and nothing has to be written.
-            // Who passes calls on lets them end.
-            if matches!(*owners.borrow(), Whose::Other(_)) {
+            // Who passes calls on, or answers by itself, lets them end.
+            if matches!(*owners.borrow(), Whose::Other(_)) || nearby.reads.is_there() {
                 drain(config, &health, metrics, &stop, &mut transport).await;
             }
             notify::stopping();

@@ -15,7 +15,7 @@ use crate::{
     event_store::{History, State},
     log::{
         Block, LogReader, LogWriter, ReadError,
-        shared::{Membership, Owner, Standby, StandbyError, Store},
+        shared::{Confirmed, Membership, Owner, Standby, StandbyError, Store},
     },
     views::{Following, Views},
     wire::{Reads, Whose},
@@ -57,9 +57,10 @@ pub(super) struct StandingBy {
     /// What the log adds up to.
     following: Following,
     /// What was read of it and is not folded yet.
-    read: Vec<Block>,
+    read: Vec<Arc<Block>>,
     /// Tells how far it is shown, once it is.
     shown: Option<watch::Sender<u64>>,
+    request_id_window: u64,
 }
 
 impl StandingBy {
@@ -67,7 +68,7 @@ impl StandingBy {
     /// positions.
     pub(super) fn new(standby: Standby, request_id_window: u64) -> Self {
         let following = Following::new(standby.log_id(), request_id_window);
-        Self { standby, following, read: Vec::new(), shown: None }
+        Self { standby, following, read: Vec::new(), shown: None, request_id_window }
     }
 
     /// Follows the log until it has no other owner, and takes it over. Blocks until then.
@@ -83,7 +84,7 @@ impl StandingBy {
         let ours = self.stand_by(&mut *store, around)?;
         info!(epoch = ours.epoch(), position = ours.position(), "the log is ours");
         while self.standby.position() < ours.position() && self.read()? > 0 {}
-        let Self { standby, mut following, read, shown } = self;
+        let Self { standby, mut following, read, shown, .. } = self;
         let (writer, reader) = standby.take(store, ours)?;
         fold(&mut following, read)?;
         let (state, views) = following.end();
@@ -102,7 +103,7 @@ impl StandingBy {
                     failure @ (StandbyError::Read(ReadError::Io(_)) | StandbyError::Store(_)),
                 )) => {
                     warn!(%failure, "the log cannot be followed now");
-                    Followed { count: 0, is_at_end: true }
+                    Followed { count: 0, is_at_end: false }
                 }
                 followed => followed?,
             };
@@ -112,7 +113,7 @@ impl StandingBy {
                     return Ok(ours);
                 }
             }
-            if is_at_end {
+            if is_at_end || count == 0 {
                 pause =
                     if count > 0 { PAUSE_MIN } else { pause.saturating_mul(2).min(LOOK_INTERVAL) };
                 thread::sleep(pause);
@@ -158,9 +159,16 @@ impl StandingBy {
         }
         let (count, is_at_end) = (self.read.len(), self.standby.is_at_end());
         let is_shown = if self.shown.is_some() { count > 0 } else { is_at_end };
-        if is_shown && !self.standby.confirm(store)? {
-            // Nothing is certain to who is no member, and nothing can be claimed.
-            return Ok(Followed { count: 0, is_at_end });
+        if is_shown {
+            match self.standby.confirm(store, &self.read).map_err(StandbyError::from)? {
+                Confirmed::Shown => {}
+                Confirmed::NoMember => return Ok(Followed { count: 0, is_at_end }),
+                Confirmed::Lost => {
+                    warn!("the database has lost what was read of the log: reading it again");
+                    self.forget();
+                    return Ok(Followed { count: 0, is_at_end: false });
+                }
+            }
         }
         fold(&mut self.following, std::mem::take(&mut self.read))?;
         if is_shown {
@@ -168,6 +176,14 @@ impl StandingBy {
         }
         around.role.followed(self.standby.position(), is_at_end);
         Ok(Followed { count, is_at_end })
+    }
+
+    /// Forgets what was not shown.
+    fn forget(&mut self) {
+        self.read.clear();
+        if self.shown.is_none() {
+            self.following = Following::new(self.standby.log_id(), self.request_id_window);
+        }
     }
 
     /// Reads the blocks that come next. Gives how many there are.
@@ -196,7 +212,7 @@ impl StandingBy {
     }
 }
 
-fn fold(following: &mut Following, blocks: Vec<Block>) -> Result<(), DatabaseError> {
+fn fold(following: &mut Following, blocks: Vec<Arc<Block>>) -> Result<(), DatabaseError> {
     for block in blocks {
         following.add(&block).map_err(|wrong| {
             let position = block.first_position();

@@ -15,6 +15,12 @@ impl<T> Late<T> {
         let _the_first_stays = self.0.set(value);
     }
 
+    /// Whether it is there.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.0.get().is_some()
+    }
+
     /// It, if it is there.
     ///
     /// # Errors

@@ -46,7 +46,7 @@ impl Nearby {
     /// Whether it may have an answer to such a call.
     pub(super) fn may_answer(&self, method: Method) -> bool {
         let is_read = matches!(method, Method::Page | Method::Query | Method::Tail);
-        is_read && self.reads.get().is_ok()
+        is_read && self.reads.is_there()
     }
 
     /// Answers a call, or sends it to the owner.

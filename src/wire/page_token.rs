@@ -7,13 +7,22 @@ use crate::log::LogId;
 /// How many bytes of the keyed hash a token carries: enough that none is forged by guessing, for
 /// a forged one could at worst ask for what its bearer may read anyway.
 const SEAL_BYTES: usize = 8;
-/// How many numbers a token holds at most: one for each chain of sagas.
-const NUMBERS_MAX: usize = 4;
+/// How many numbers a token holds at most: the position, and one for each chain of sagas.
+const NUMBERS_MAX: usize = 5;
 
 /// What a token belongs to: the method and the filters of a list, in words of their own.
 pub(super) struct List<'a> {
     pub(super) method: &'static str,
     pub(super) filters: &'a [&'a [u8]],
+}
+
+/// What a token says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The position that the list was true at: who goes on with it must know as much.
+    pub(super) position: u64,
+    /// Where to go on; none of an empty token.
+    pub(super) numbers: Vec<u64>,
 }
 
 /// Makes and reads the tokens of one log.
@@ -28,30 +37,33 @@ impl PageTokens {
         Self { key: blake3::derive_key("daybook 2026 page tokens", &log_id) }
     }
 
-    /// The token that leads to `numbers`; empty for none.
-    pub(super) fn make(&self, list: &List<'_>, numbers: &[u64]) -> String {
+    /// The token that leads to `numbers` of a list that is true at `position`; empty for none.
+    pub(super) fn make(&self, list: &List<'_>, position: u64, numbers: &[u64]) -> String {
         if numbers.is_empty() {
             return String::new();
         }
-        let mut bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let numbers = [position].into_iter().chain(numbers.iter().copied());
+        let mut bytes: Vec<u8> = numbers.flat_map(u64::to_le_bytes).collect();
         bytes.extend_from_slice(&self.seal(list, &bytes));
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The numbers of a token: none of an empty one.
-    pub(super) fn read(&self, list: &List<'_>, token: &str) -> Result<Vec<u64>, &'static str> {
+    /// What a token says: nothing if it is empty.
+    pub(super) fn read(&self, list: &List<'_>, token: &str) -> Result<Place, &'static str> {
         const FOREIGN: &str = "must be the next_page_token of the same method and filters";
         if token.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Place::default());
         }
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| FOREIGN)?;
         let (numbers, seal) = bytes.split_last_chunk::<SEAL_BYTES>().ok_or(FOREIGN)?;
         let (numbers, rest) = numbers.as_chunks::<{ size_of::<u64>() }>();
-        let plausible = rest.is_empty() && (1..=NUMBERS_MAX).contains(&numbers.len());
+        let plausible = rest.is_empty() && (2..=NUMBERS_MAX).contains(&numbers.len());
         if !plausible || *seal != self.seal(list, numbers.as_flattened()) {
             return Err(FOREIGN);
         }
-        Ok(numbers.iter().map(|number| u64::from_le_bytes(*number)).collect())
+        let mut numbers = numbers.iter().map(|number| u64::from_le_bytes(*number));
+        let position = numbers.next().ok_or(FOREIGN)?;
+        Ok(Place { position, numbers: numbers.collect() })
     }
 
     fn seal(&self, list: &List<'_>, numbers: &[u8]) -> [u8; SEAL_BYTES] {
@@ -76,10 +88,11 @@ mod tests {
     #[test]
     fn a_token_is_read_back_only_where_it_belongs() {
         let tokens = PageTokens::new([1; 16]);
-        let token = tokens.make(&LIST, &[7, u64::MAX]);
-        assert_eq!(tokens.read(&LIST, &token), Ok(vec![7, u64::MAX]));
-        assert_eq!(tokens.read(&LIST, ""), Ok(Vec::new()));
-        assert_eq!(tokens.make(&LIST, &[]), "");
+        let token = tokens.make(&LIST, 9, &[7, u64::MAX]);
+        let place = Place { position: 9, numbers: vec![7, u64::MAX] };
+        assert_eq!(tokens.read(&LIST, &token), Ok(place));
+        assert_eq!(tokens.read(&LIST, ""), Ok(Place::default()));
+        assert_eq!(tokens.make(&LIST, 9, &[]), "");
         let others = [
             List { method: "ListOthers", filters: LIST.filters },
             List { method: LIST.method, filters: &[b"ab", b"c"] },
@@ -94,7 +107,7 @@ mod tests {
     #[test]
     fn a_changed_token_is_refused() {
         let tokens = PageTokens::new([1; 16]);
-        let token = tokens.make(&LIST, &[7]);
+        let token = tokens.make(&LIST, 9, &[7]);
         let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();

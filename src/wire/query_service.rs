@@ -104,9 +104,12 @@ impl Queries {
         let id = now.account.id();
         let then = reads.in_log(move |cursor| account_as_of(cursor, &now, as_of)).await?;
         then.map_err(|failure| {
-            let is_beyond = matches!(failure, AsOfError::Beyond { .. });
             let status = status::not_as_of(&failure, id);
-            if is_beyond { reads.missing(status) } else { status }
+            match failure {
+                AsOfError::Beyond { .. } => reads.missing(status),
+                AsOfError::History(_) | AsOfError::Inconsistent(_) => reads.unread(status),
+                AsOfError::BeforeOpening => status,
+            }
         })
     }
 }
@@ -178,10 +181,10 @@ impl QueryService for Queries {
         let min_position = wrong.count("min_position", request.min_position);
         let parts = (|| Some((limit?, from?, state?, min_position?)))();
         let (limit, from, state, min_position) = wrong.finish(parts)?;
-        reads.wait(&metadata, min_position).await?;
+        reads.wait_to_go_on(&metadata, min_position, &from).await?;
         let owner = Some(request.owner.as_str()).filter(|owner| !owner.is_empty());
         let filter = AccountFilter { owner: owner.map(Into::into), state };
-        let from = from.first().and_then(|from| u32::try_from(*from).ok()).unwrap_or(0);
+        let from = from.numbers.first().and_then(|from| u32::try_from(*from).ok()).unwrap_or(0);
         let (page, position) = {
             let books = reads.views.books();
             (books.accounts(&filter, from, limit), books.position())
@@ -189,7 +192,7 @@ impl QueryService for Queries {
         let next: Vec<u64> = page.next.map(u64::from).into_iter().collect();
         Ok(Response::new(proto::ListAccountsResponse {
             accounts: page.accounts.iter().map(render::account).collect(),
-            next_page_token: reads.tokens.make(&list, &next),
+            next_page_token: reads.tokens.make(&list, position, &next),
             total_size: number(page.total),
             position: number(position),
         }))
@@ -217,10 +220,10 @@ impl QueryService for Queries {
         let min_position = wrong.count("min_position", request.min_position);
         let parts = (|| Some((account_id?, after?, limit?, token?, min_position?)))();
         let (account_id, after, limit, token, min_position) = wrong.finish(parts)?;
-        reads.wait(&metadata, min_position).await?;
+        reads.wait_to_go_on(&metadata, min_position, &token).await?;
         let (view, position) = self.account(account_id)?;
         let version = number(view.account.version());
-        let (from, after) = (token.first().copied(), after.unwrap_or(0));
+        let (from, after) = (token.numbers.first().copied(), after.unwrap_or(0));
         let (range, direction) = if request.newest_first {
             ((after, from.unwrap_or(u64::MAX)), Direction::NewestFirst)
         } else {
@@ -234,7 +237,7 @@ impl QueryService for Queries {
         let next: Vec<u64> = page.next.into_iter().collect();
         Ok(Response::new(proto::ListAccountEventsResponse {
             events: page.events.iter().filter_map(|event| render::recorded(ids, event)).collect(),
-            next_page_token: reads.tokens.make(&list, &next),
+            next_page_token: reads.tokens.make(&list, position, &next),
             version,
             position: number(position),
         }))
@@ -257,7 +260,7 @@ impl QueryService for Queries {
         let token = wrong.check("page_token", reads.tokens.read(&list, &request.page_token));
         let parts = (|| Some((account_id?, limit?, min_position?, token?)))();
         let (account_id, limit, min_position, token) = wrong.finish(parts)?;
-        reads.wait(&metadata, min_position).await?;
+        reads.wait_to_go_on(&metadata, min_position, &token).await?;
         let (view, totals) = {
             let books = reads.views.books();
             let view =
@@ -265,7 +268,7 @@ impl QueryService for Queries {
             (view.transpose()?, books.totals())
         };
         let total = view.as_ref().map_or(totals.transaction_count, |view| view.transaction_count);
-        let before = token.first().copied();
+        let before = token.numbers.first().copied();
         let before = before.unwrap_or_else(|| totals.position.saturating_add(1));
         let page = reads.read_log(move |cursor| match view {
             Some(view) => list_account_transactions(cursor, &view, before, limit),
@@ -277,7 +280,7 @@ impl QueryService for Queries {
         let next: Vec<u64> = page.next.into_iter().collect();
         Ok(Response::new(proto::ListTransactionsResponse {
             transactions: rendered.collect(),
-            next_page_token: reads.tokens.make(&list, &next),
+            next_page_token: reads.tokens.make(&list, totals.position, &next),
             total_size: number(total),
             position: number(totals.position),
         }))
@@ -306,11 +309,14 @@ impl QueryService for Queries {
             Some(place) => reads.read_log(move |cursor| find_saga(cursor, saga_id, place)).await?,
             None => None,
         };
-        if saga.is_none() {
+        let parties = saga.as_ref().map(|saga| [saga.from, saga.to]);
+        let may_see =
+            permit::may_see_one(visit.as_ref(), parties.as_ref().map_or(&[], |parties| parties));
+        if saga.is_none() || may_see.is_err() {
+            // Whoever may not see it is not told by this whether there is one.
             reads.ours()?;
         }
-        let parties = saga.as_ref().map(|saga| [saga.from, saga.to]);
-        permit::may_see_one(visit.as_ref(), parties.as_ref().map_or(&[], |parties| parties))?;
+        may_see?;
         let saga = saga.ok_or_else(|| reads.missing(status::saga_not_found(saga_id)))?;
         let saga = Some(render::saga(&saga));
         Ok(Response::new(proto::GetSagaResponse { saga, position: number(position) }))
@@ -340,24 +346,24 @@ impl QueryService for Queries {
         let min_position = wrong.count("min_position", request.min_position);
         let parts = (|| Some((limit?, account_id?, state?, token?, min_position?)))();
         let (limit, account_id, state, token, min_position) = wrong.finish(parts)?;
-        reads.wait(&metadata, min_position).await?;
+        reads.wait_to_go_on(&metadata, min_position, &token).await?;
         let (filter, position) = {
             let books = reads.views.books();
             let filter = match account_id {
                 Some(id) => {
                     let view = books.account(id).ok_or_else(|| reads.account_missing(id))?;
-                    let before = token.first().copied().unwrap_or(u64::MAX);
+                    let before = token.numbers.first().copied().unwrap_or(u64::MAX);
                     SagaFilter::OfAccount(Box::new(view), state, before)
                 }
-                None if token.is_empty() => SagaFilter::Chains(books.newest_sagas(state)),
-                None => SagaFilter::Chains(token),
+                None if token.numbers.is_empty() => SagaFilter::Chains(books.newest_sagas(state)),
+                None => SagaFilter::Chains(token.numbers),
             };
             (filter, books.position())
         };
         let page = reads.read_log(move |cursor| list_sagas(cursor, filter, limit)).await?;
         Ok(Response::new(proto::ListSagasResponse {
             sagas: page.sagas.iter().map(render::saga).collect(),
-            next_page_token: reads.tokens.make(&list, &page.next),
+            next_page_token: reads.tokens.make(&list, position, &page.next),
             position: number(position),
         }))
     }
@@ -405,9 +411,9 @@ impl QueryService for Queries {
         permit::check(&request)?;
         let question = Question::parse(request.get_ref())?;
         let timeout = deadline::timeout(request.metadata().as_ref());
+        let tail = tail::tail(self.reads.get()?, question, self.stopping.clone())?;
         let place = Arc::clone(&self.tails).try_acquire_owned();
         let place = place.map_err(|_| status::too_many_tails())?;
-        let tail = tail::tail(self.reads.get()?, question, self.stopping.clone())?;
         let tail = tail.inspect(move |_| {
             let _until_it_ends = &place;
         });

@@ -12,7 +12,7 @@ use super::{
     Refusals,
     ahead::Ahead,
     deadline::{self, TIMEOUT_HEADER},
-    page_token::PageTokens,
+    page_token::{PageTokens, Place},
     status,
 };
 use crate::{
@@ -187,18 +187,30 @@ impl Reads {
     }
 
     /// Waits until the views show all that was durable when the call came in, and `min_position`
-    /// as well. Fails while another process may have made more durable.
+    /// as well. Fails while another process may have made more durable. Of a ledger that another
+    /// process owns, nothing is waited for: see [`Reads::expect_known`].
     pub(super) async fn wait(
         &self,
         metadata: &MetadataMap,
         min_position: Option<u64>,
     ) -> Result<(), Status> {
-        if let Ledger::Others(keeps_up) = &self.ledger {
-            return self.expect_known(min_position, keeps_up);
+        self.wait_to_go_on(metadata, min_position, &Place::default()).await
+    }
+
+    /// As [`Reads::wait`], and until as much is known as where the list came from that is gone on
+    /// with: that may have been another process.
+    pub(super) async fn wait_to_go_on(
+        &self,
+        metadata: &MetadataMap,
+        min_position: Option<u64>,
+        from: &Place,
+    ) -> Result<(), Status> {
+        if let Ledger::Others(_) = &self.ledger {
+            return self.expect_known(min_position.map(|position| position.max(from.position)));
         }
         self.expect_current()?;
         let durable = *self.durable.borrow();
-        let position = durable.max(min_position.unwrap_or(0));
+        let position = durable.max(min_position.unwrap_or(0)).max(from.position);
         if position > durable {
             self.expect_more()?;
         }
@@ -211,15 +223,27 @@ impl Reads {
         }
     }
 
-    /// Of a ledger that another process owns: only who says how new what is read has to be may be
+    /// Of a ledger that another process owns, only who says how new what is told has to be may be
     /// told what is known here.
-    fn expect_known(&self, min_position: Option<u64>, keeps_up: &KeepsUp) -> Result<(), Status> {
+    pub(super) fn expect_known(&self, min_position: Option<u64>) -> Result<(), Status> {
+        let Ledger::Others(keeps_up) = &self.ledger else { return Ok(()) };
         let known = *self.durable.borrow();
         if min_position.is_some_and(|position| position <= known) && keeps_up() {
             Ok(())
         } else {
             Err(status::for_the_owner())
         }
+    }
+
+    /// Whether another process owns the ledger, as far as is known here.
+    pub(super) fn is_of_another(&self) -> bool {
+        matches!(self.ledger, Ledger::Others(_))
+    }
+
+    /// What a read is answered with for which the log could not be read: `status`; but the owner
+    /// may be able to.
+    pub(super) fn unread(&self, status: Status) -> Status {
+        self.ours().err().unwrap_or(status)
     }
 
     /// UNAVAILABLE while the log cannot be reached: another process may append to it unseen.
@@ -264,6 +288,6 @@ impl Reads {
         &self,
         read: impl FnOnce(&mut Cursor) -> Result<T, HistoryError> + Send + 'static,
     ) -> Result<T, Status> {
-        self.in_log(read).await?.map_err(|failure| status::unreadable(&failure))
+        self.in_log(read).await?.map_err(|failure| self.unread(status::unreadable(&failure)))
     }
 }

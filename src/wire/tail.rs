@@ -33,7 +33,8 @@ const LARGE_MESSAGE_EVENTS: usize = 256;
 const TAKEN_AT_ONCE: Duration = Duration::from_millis(2);
 /// How many accounts a filter may name.
 const FILTER_ACCOUNTS_MAX: usize = 1_000;
-/// How long a tail waits before it looks whether there may be more that it does not hear of.
+/// How long a tail of another process's ledger waits before it looks whether there may be more that
+/// it does not hear of.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a position may go untold when no event passes the filters.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -110,21 +111,19 @@ struct Tail {
 /// The messages of a tail.
 ///
 /// # Errors
-/// OUT_OF_RANGE when it is to begin beyond the head of the log.
+/// OUT_OF_RANGE when it is to begin beyond the head of the log. Of a ledger that another process
+/// owns: what only the owner can tell.
 pub(super) fn tail(
     reads: &Reads,
     question: Question,
     stopping: watch::Receiver<bool>,
 ) -> Result<impl Stream<Item = Result<TailMessage, Status>> + use<>, Status> {
+    reads.expect_known(question.after_position)?;
     let head = *reads.durable.borrow();
-    let position = match question.after_position {
-        Some(position) if position > head => {
-            return Err(reads.missing(status::beyond_head("after_position", head)));
-        }
-        Some(position) => position,
-        // Where that is only the owner can tell.
-        None => reads.ours().map(|_| head)?,
-    };
+    let position = question.after_position.unwrap_or(head);
+    if position > head {
+        return Err(reads.missing(status::beyond_head("after_position", head)));
+    }
     let tail = Tail {
         reads: reads.clone(),
         filter: question.filter,
@@ -199,7 +198,7 @@ impl Tail {
             _ = self.stopping.wait_for(|stopping| *stopping) => {}
             Ok(_) = self.reads.status.wait_for(|status| *status == StoreStatus::Unreachable) => {}
             () = sleep(rest), if untold => {}
-            () = sleep(LOOK_INTERVAL), if !untold => {}
+            () = sleep(LOOK_INTERVAL), if !untold && self.reads.is_of_another() => {}
         }
     }
 

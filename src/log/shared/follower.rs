@@ -57,6 +57,11 @@ impl Follower {
         Ok(blocks)
     }
 
+    /// Reads again what follows on a place that it has come to before.
+    pub(super) fn go_back(&mut self, head: Head) {
+        self.head = head;
+    }
+
     /// Finds the log to end where its head is said to be, and nowhere before.
     ///
     /// # Errors

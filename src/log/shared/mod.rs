@@ -34,7 +34,7 @@ mod writer;
 pub use follower::Follower;
 pub use import::Import;
 pub use lease::{Keeper, Lease, Membership, Monotonic};
-pub use standby::{Ends, Owner, Standby, StandbyError};
+pub use standby::{Confirmed, Ends, Owner, Standby, StandbyError};
 
 /// The id of a process that takes part, chosen at random and never used again.
 pub type NodeId = [u8; 16];
@@ -69,6 +69,17 @@ pub enum Appended {
     Durable,
     /// The head was not where and whose it was said to be, or it is not certain to be durable.
     Doubtful,
+}
+
+/// What is durable where a position is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durable {
+    /// A block ends there. The chain up to and including it.
+    Chain(ChainHash),
+    /// No block ends there.
+    Nothing,
+    /// Nobody can say: the node that asks is not alive.
+    Unknown,
 }
 
 /// The end of the medium that writes the log. Its methods block, for a bounded time.
@@ -114,13 +125,11 @@ pub trait Store: Send {
     fn seal(&mut self, epoch: u64) -> Result<Option<Head>, StoreError>;
 
     /// Waits until everything that could be read before is durable, whoever wrote it: it may be
-    /// read before that when who wrote it waits no more. Gives the chain up to the block that ends
-    /// at `position`, as it is where that is certain; `None` when there is no such block, or the
-    /// node is not alive.
+    /// read before that when who wrote it waits no more. Gives what is durable at `position`.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn confirm(&mut self, node: NodeId, position: u64) -> Result<Option<ChainHash>, StoreError>;
+    fn confirm(&mut self, node: NodeId, position: u64) -> Result<Durable, StoreError>;
 
     /// Gives the log up, so that another node need not wait.
     ///

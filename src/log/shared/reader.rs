@@ -33,10 +33,11 @@ impl Shared {
         Self { source, lease, head, verified: AtomicU64::new(0), recent: Mutex::default() }
     }
 
-    /// Shows the log up to `head`, which was read and verified so far.
-    pub(super) fn show(&self, head: Head) {
+    /// Shows the log up to `head`, which was read and verified so far; the blocks are the last of
+    /// it.
+    pub(super) fn show(&self, blocks: Vec<Arc<Block>>, head: Head) {
         self.verified.store(head.position, Ordering::Release);
-        *write(&self.head) = head;
+        self.publish(blocks, head);
     }
 
     /// Shows blocks that have become durable, and the head after them.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Follower, Lease, NodeId, Source, Store, StoreError,
+    Durable, Follower, Lease, NodeId, Source, Store, StoreError,
     reader::{Shared, damaged},
     writer::Writer,
 };
@@ -27,6 +27,18 @@ impl From<Damage> for StandbyError {
     fn from(damage: Damage) -> Self {
         Self::Read(damage.into())
     }
+}
+
+/// What was found of what was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmed {
+    /// It is durable, and shown.
+    Shown,
+    /// It is not what is durable: the medium has lost it. What follows on what is shown is read
+    /// next.
+    Lost,
+    /// This process is no member now, and cannot know.
+    NoMember,
 }
 
 /// Follows a log that another process may own.
@@ -118,10 +130,10 @@ impl Standby {
     ///
     /// # Errors
     /// [`ReadError`] when they cannot be read, or are not those that were written.
-    pub fn follow(&mut self) -> Result<Vec<Block>, ReadError> {
+    pub fn follow(&mut self) -> Result<Vec<Arc<Block>>, ReadError> {
         let blocks = self.follower.next(u64::MAX, READ_BLOCKS)?;
         self.is_at_end = u32::try_from(blocks.len()).is_ok_and(|count| count < READ_BLOCKS);
-        Ok(blocks)
+        Ok(blocks.into_iter().map(Arc::new).collect())
     }
 
     /// Whether [`Standby::follow`] gave all that there was when it last read the log.
@@ -130,22 +142,31 @@ impl Standby {
         self.is_at_end
     }
 
-    /// Waits until all that was read is durable, and shows it. Gives whether it is: not so while
-    /// this process is no member.
+    /// Waits until all that was read is durable, and shows it: `blocks` are the last of it, which
+    /// are kept for who is going to read them.
     ///
     /// # Errors
-    /// [`StandbyError`], also when what was read is not what is durable.
-    pub fn confirm(&self, store: &mut dyn Store) -> Result<bool, StandbyError> {
+    /// [`StoreError`].
+    pub fn confirm(
+        &mut self,
+        store: &mut dyn Store,
+        blocks: &[Arc<Block>],
+    ) -> Result<Confirmed, StoreError> {
         let head = self.follower.head();
         if head.position > 0 {
-            let Some(node) = self.lease.node() else { return Ok(false) };
-            let Some(hash) = store.confirm(node, head.position)? else { return Ok(false) };
-            if hash != head.hash {
-                return Err(damaged(head.position, "another log is durable").into());
+            let Some(node) = self.lease.node() else { return Ok(Confirmed::NoMember) };
+            match store.confirm(node, head.position)? {
+                Durable::Chain(hash) if hash == head.hash => {}
+                Durable::Chain(_) | Durable::Nothing => {
+                    self.follower.go_back(self.shared.head());
+                    self.is_at_end = false;
+                    return Ok(Confirmed::Lost);
+                }
+                Durable::Unknown => return Ok(Confirmed::NoMember),
             }
         }
-        self.shared.show(head);
-        Ok(true)
+        self.shared.show(blocks.to_vec(), head);
+        Ok(Confirmed::Shown)
     }
 
     /// Makes this process the owner, if there is no other one; then what [`Standby::follow`] gives

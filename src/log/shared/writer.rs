@@ -43,7 +43,7 @@ impl Writer {
         owner: Owner,
     ) -> Self {
         let Owner { node, epoch, head } = owner;
-        shared.show(head);
+        shared.show(Vec::new(), head);
         lease.set_owner(Some((node, epoch)));
         let (doubt, is_full, end) = (None, false, None);
         Self { store, shared, lease, node, epoch, doubt, is_full, end }

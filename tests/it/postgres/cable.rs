@@ -137,6 +137,11 @@ impl Member {
         self.databases.iter().chain([&self.peers]).for_each(Cable::pull);
     }
 
+    /// Cuts it off from the database.
+    pub(super) fn pull_databases(&self) {
+        self.databases.iter().for_each(Cable::pull);
+    }
+
     /// Cuts its peers off from it.
     pub(super) fn pull_peers(&self) {
         self.peers.pull();

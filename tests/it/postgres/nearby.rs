@@ -22,7 +22,7 @@ use crate::{
     engine,
     operations::Scrape,
     process::Server,
-    service::{Client, Rpc, Tail, fresh_id, from, get, open, transfer},
+    service::{Client, Rpc, Tail, deposit, fresh_id, from, get, open, transfer},
 };
 
 /// A lease of which the end is waited for.
@@ -221,18 +221,37 @@ async fn a_tail_outlives_the_owner() {
     assert_eq!(unavailable_reason(&ended), "STOPPING");
 }
 
-/// Intent: a server that has not heard of the log for a while does not keep silent about it.
+/// Intent: a server that does not hear of the log any more does not keep silent about it, and what
+/// it does not know it does not leave out.
 #[tokio::test]
-async fn a_tail_that_hears_nothing_ends() {
+async fn who_hears_nothing_does_not_pretend() {
     let Some(url) = super::new_ledger() else { return };
     let owning = member(&url, LEASE).await;
     let standing = Member::start(&url, LEASE).await;
-    client(&owning).await.opened(1).await;
+    let (owner, other) = (client(&owning).await, client(&standing.server).await);
+    let account_id = owner.opened(1).await;
     let mut tail = tail_nearby(&standing.server).await;
     told(&mut tail, 1).await;
-    standing.pull();
+    standing.pull_databases();
+    for _ in 0..4 {
+        owner.call(deposit(&account_id, 1)).await.unwrap();
+    }
+    // Who begins a list at the owner and goes on with it here.
+    let list = ListTransactionsRequest {
+        account_id,
+        page_size: 1,
+        min_position: Some(1),
+        ..Default::default()
+    };
+    let page_token = owner.call(list.clone()).await.unwrap().next_page_token;
+    let next = ListTransactionsRequest { page_token, ..list };
+    let expected = owner.call(next.clone()).await.unwrap();
+    assert_eq!(expected.transactions[0].position, 4);
+    assert_eq!(other.call(next).await.unwrap(), expected);
     let ended = timeout(UNHEARD_WITHIN, tail.message()).await.expect("it ends").unwrap_err();
     assert_eq!(unavailable_reason(&ended), "LOG_UNREACHABLE");
+    let mut tail = other.tail(from(0)).await.unwrap();
+    assert_eq!(told(&mut tail, 5).await, owner.log().await, "the owner tells");
     standing.plug();
 }
 

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Keeper, Lease, Standby, StandbyError, standby::READ_BLOCKS};
+use super::{Confirmed, Keeper, Lease, Standby, standby::READ_BLOCKS};
 use crate::log::{
     AppendError, Head, LogReader, LogWriter, ReadError,
     conformance::{LOG_ID, check_block, group, read_all},
@@ -270,26 +270,53 @@ fn a_standby_shows_what_is_certain() {
     let mut store = model.clone();
     node.append().unwrap();
     assert_eq!(standby.follow().unwrap().len(), 1);
-    assert!(!standby.confirm(&mut store).unwrap(), "it is no member");
+    let mut confirm = |standby: &mut Standby| standby.confirm(&mut store, &[]);
+    assert_eq!(confirm(&mut standby), Ok(Confirmed::NoMember));
     keeper.step().unwrap();
     model.fail([Fault::Lost, Fault::Unanswered]);
     for _ in 0..2 {
-        assert!(matches!(standby.confirm(&mut store), Err(StandbyError::Store(_))));
+        assert!(confirm(&mut standby).is_err());
         assert_eq!(reader.head().position, 0, "that is not certain");
     }
-    assert!(standby.confirm(&mut store).unwrap());
+    assert_eq!(confirm(&mut standby), Ok(Confirmed::Shown));
     assert_eq!(reader.head(), node.reader.head());
     assert_eq!(read_all(&*reader), [(2, 100)]);
     assert_eq!(reader.scrubbed().position, 2);
     assert!(!reader.is_current(), "another one owns the log");
-    node.append().unwrap();
-    assert_eq!(standby.follow().unwrap().len(), 1);
-    model.fail_over();
-    let another = standby.confirm(&mut store);
-    assert!(matches!(another, Err(StandbyError::Read(ReadError::Damaged(it))) if it.position == 4));
-    assert_eq!(reader.head().position, 2);
     model.pass(TIME);
-    assert!(!standby.confirm(&mut store).unwrap(), "its time as a member is over");
+    assert_eq!(confirm(&mut standby), Ok(Confirmed::NoMember), "its time is over");
+}
+
+#[test]
+fn a_standby_forgets_what_the_medium_has_lost() {
+    // The next owner appends as much in its place, or more.
+    for sizes in [&[(2, 50)][..], &[(3, 50)], &[(1, 50), (4, 50)]] {
+        let model = model();
+        let mut node = start(&model).unwrap();
+        let (lease, mut keeper) = model.member();
+        keeper.step().unwrap();
+        let mut standby = Standby::new(Arc::new(model.clone()), lease);
+        let (reader, mut store) = (standby.reader(), model.clone());
+        node.append().unwrap();
+        standby.follow().unwrap();
+        assert_eq!(standby.confirm(&mut store, &[]), Ok(Confirmed::Shown));
+        node.append().unwrap();
+        assert_eq!(standby.follow().unwrap().len(), 1);
+        model.fail_over();
+        model.pass(TIME);
+        keeper.step().unwrap();
+        let mut node = start(&model).unwrap();
+        for size in sizes {
+            let next_position = node.reader.head().position + 1;
+            node.writer.append(&group(next_position, &[*size])).unwrap();
+        }
+        assert_eq!(standby.confirm(&mut store, &[]), Ok(Confirmed::Lost));
+        assert_eq!((reader.head().position, standby.is_at_end()), (2, false));
+        assert_eq!(standby.follow().unwrap().len(), sizes.len());
+        assert_eq!(standby.confirm(&mut store, &[]), Ok(Confirmed::Shown));
+        assert_eq!(reader.head().hash, node.reader.head().hash);
+        assert_eq!(read_all(&*reader), [&[(2, 100)], sizes].concat());
+    }
 }
 
 #[test]
@@ -302,7 +329,9 @@ fn a_standby_follows_and_takes_over() {
     for round in 1..5 {
         node.append().unwrap();
         let blocks = standby.follow().unwrap();
-        blocks.iter().for_each(check_block);
+        for block in &blocks {
+            check_block(block);
+        }
         assert_eq!(standby.position(), round * 2);
         assert!(standby.claim(&mut model.clone()).unwrap().is_none());
     }

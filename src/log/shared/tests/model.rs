@@ -11,8 +11,8 @@ use crate::log::{
     Block, ChainHash, Head, LogId,
     guard::lock,
     shared::{
-        Appended, Keeper, Lease, Members, Monotonic, NodeId, Read, Source, Store, StoreError,
-        Stored, Tip,
+        Appended, Durable, Keeper, Lease, Members, Monotonic, NodeId, Read, Source, Store,
+        StoreError, Stored, Tip,
     },
 };
 
@@ -117,9 +117,12 @@ impl Model {
         lock(&self.0).blocks[index].payload[5] ^= 1;
     }
 
-    /// Loses the newest block, which was not durable, and has another one in its place.
+    /// Loses the newest block, which was not durable.
     pub(super) fn fail_over(&self) {
-        lock(&self.0).blocks.last_mut().unwrap().hash[0] ^= 1;
+        let mut medium = lock(&self.0);
+        medium.blocks.pop().unwrap();
+        let last = medium.blocks.last().unwrap();
+        (medium.tip.head.position, medium.tip.head.hash) = (last.last_position, last.hash);
     }
 
     /// A process that takes part: its lease, and what keeps it.
@@ -207,10 +210,13 @@ impl Store for Model {
         })
     }
 
-    fn confirm(&mut self, node: NodeId, position: u64) -> Result<Option<ChainHash>, StoreError> {
+    fn confirm(&mut self, node: NodeId, position: u64) -> Result<Durable, StoreError> {
         self.call(|medium| {
+            if !medium.is_alive(node) {
+                return Durable::Unknown;
+            }
             let found = medium.blocks.iter().find(|block| block.last_position == position);
-            found.filter(|_| medium.is_alive(node)).map(|block| block.hash)
+            found.map_or(Durable::Nothing, |block| Durable::Chain(block.hash))
         })
     }
 
