@@ -1,6 +1,6 @@
-//! Nearby: reads and tails that a server answers by itself while the ledger is another's. It follows
-//! the log, and may answer whoever says how new what is read has to be, or where to begin; all
-//! others ask the owner.
+//! Nearby: reads and tails that a server answers by itself while the ledger is another's. It
+//! follows the log, and may answer whoever says how new what is read has to be, or where to begin;
+//! all others ask the owner.
 
 use std::{
     convert::Infallible,

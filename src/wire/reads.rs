@@ -145,8 +145,8 @@ impl Reads {
         })
     }
 
-    /// What a tail may do that has told of all that is known: wait for more. Not where a damaged log
-    /// ends, nor while there may be more of it unseen.
+    /// What a tail may do that has told of all that is known: wait for more. Not where a damaged
+    /// log ends, nor while there may be more of it unseen.
     pub(super) fn expect_waiting(&self) -> Result<(), Status> {
         match &self.ledger {
             Ledger::Ours(_) => {
