@@ -107,7 +107,7 @@ impl StandingBy {
                 }
                 followed => followed?,
             };
-            if looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL) {
+            if since(looked) >= LOOK_INTERVAL {
                 looked = Some(Instant::now());
                 if let Some(ours) = self.look(store, &around.owner, is_at_end) {
                     return Ok(ours);
@@ -116,7 +116,7 @@ impl StandingBy {
             if is_at_end || count == 0 {
                 pause =
                     if count > 0 { PAUSE_MIN } else { pause.saturating_mul(2).min(LOOK_INTERVAL) };
-                thread::sleep(pause);
+                thread::sleep(pause.min(LOOK_INTERVAL.saturating_sub(since(looked))));
             }
         }
         Err(DatabaseError::Stopped)
@@ -210,6 +210,11 @@ impl StandingBy {
         reads.set(Arc::new(Reads::nearby(views, history, durable, keeps_up, *call_time)));
         self.shown = Some(shown);
     }
+}
+
+/// How long ago something was done; as long as possible if never.
+fn since(done: Option<Instant>) -> Duration {
+    done.map_or(Duration::MAX, |done| done.elapsed())
 }
 
 fn fold(following: &mut Following, blocks: Vec<Arc<Block>>) -> Result<(), DatabaseError> {
