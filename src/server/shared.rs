@@ -124,8 +124,7 @@ impl Role {
     /// Notes how far the log was followed, and whether that is to its end.
     pub(super) fn followed(&self, position: u64, is_at_end: bool) {
         self.position.set(position);
-        // Who is no member may be reading a database that nothing is committed to any more.
-        if is_at_end && self.lease.node().is_some() {
+        if is_at_end {
             self.reached_end();
         }
     }

@@ -27,6 +27,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Each time that there is it writes as well, so that it can be told: with two that stand by, every
 /// 10 ms, on one machine with the owner and the database, cost batches 7 % of their speed.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// How often it is asked whether what is shown is still where others write, when nothing comes: the
+/// server that is read may be one that nothing is committed to any more.
+const CONFIRM_INTERVAL: Duration = Duration::from_secs(5);
 /// How long ago all of the log must have been read for reads to be answered from it: whoever knows
 /// less than that of the ledger lets the owner answer.
 const KEEPS_UP_WITHIN: Duration = Duration::from_secs(10);
@@ -60,6 +63,8 @@ pub(super) struct StandingBy {
     read: Vec<Arc<Block>>,
     /// Tells how far it is shown, once it is.
     shown: Option<watch::Sender<u64>>,
+    /// When that was last found to be durable.
+    confirmed: Option<Instant>,
     request_id_window: u64,
 }
 
@@ -68,7 +73,8 @@ impl StandingBy {
     /// positions.
     pub(super) fn new(standby: Standby, request_id_window: u64) -> Self {
         let following = Following::new(standby.log_id(), request_id_window);
-        Self { standby, following, read: Vec::new(), shown: None, request_id_window }
+        let (read, shown, confirmed) = Default::default();
+        Self { standby, following, read, shown, confirmed, request_id_window }
     }
 
     /// Follows the log until it has no other owner, and takes it over. Blocks until then.
@@ -154,15 +160,20 @@ impl StandingBy {
         store: &mut dyn Store,
         around: &Around,
     ) -> Result<Followed, DatabaseError> {
-        if self.read.is_empty() {
+        // What is left of an earlier time was the end of the log then.
+        let is_fresh = self.read.is_empty();
+        if is_fresh {
             self.read()?;
         }
-        let (count, is_at_end) = (self.read.len(), self.standby.is_at_end());
-        let is_shown = if self.shown.is_some() { count > 0 } else { is_at_end };
+        let (count, was_at_end) = (self.read.len(), self.standby.is_at_end());
+        let is_shown = match &self.shown {
+            Some(_) => count > 0 || since(self.confirmed) >= CONFIRM_INTERVAL,
+            None => was_at_end,
+        };
         if is_shown {
             match self.standby.confirm(store, &self.read).map_err(StandbyError::from)? {
-                Confirmed::Shown => {}
-                Confirmed::NoMember => return Ok(Followed { count: 0, is_at_end }),
+                Confirmed::Shown => self.confirmed = Some(Instant::now()),
+                Confirmed::NoMember => return Ok(Followed { count: 0, is_at_end: false }),
                 Confirmed::Lost => {
                     warn!("the database has lost what was read of the log: reading it again");
                     self.forget();
@@ -174,6 +185,7 @@ impl StandingBy {
         if is_shown {
             self.show(around);
         }
+        let is_at_end = is_fresh && was_at_end;
         around.role.followed(self.standby.position(), is_at_end);
         Ok(Followed { count, is_at_end })
     }

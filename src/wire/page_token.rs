@@ -34,7 +34,7 @@ pub(super) struct PageTokens {
 impl PageTokens {
     /// The tokens of the log with this id: those of another log are foreign.
     pub(super) fn new(log_id: LogId) -> Self {
-        Self { key: blake3::derive_key("daybook 2026 page tokens", &log_id) }
+        Self { key: blake3::derive_key("daybook 2026 page tokens with positions", &log_id) }
     }
 
     /// The token that leads to `numbers` of a list that is true at `position`; empty for none.

@@ -227,7 +227,9 @@ impl Tail {
         if let Some(block) = history.log().recent_block(position).or_else(|| ahead.get(position)) {
             return Ok(block);
         }
-        let read = self.reads.read_log(move |cursor| cursor.blocks(position)).await?;
+        // Nobody else can be asked any more.
+        let read = self.reads.in_log(move |cursor| cursor.blocks(position)).await?;
+        let read = read.map_err(|failure| status::unreadable(&failure))?;
         let block = read.first().cloned();
         ahead.put(read);
         block.ok_or_else(|| status::internal("a block without its records"))
