@@ -1,4 +1,5 @@
-//! A ledger whose log several processes share: standing by until it is this one's.
+//! A ledger whose log several processes share: how this one takes part, and where calls go while
+//! the ledger is another's.
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 

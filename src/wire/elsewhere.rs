@@ -54,7 +54,7 @@ pub struct Elsewhere {
     connect: Connect,
     connections: Arc<Mutex<Option<Connections>>>,
     stopping: watch::Receiver<bool>,
-    passed_on: Arc<PassedOn>,
+    pub(super) passed_on: Arc<PassedOn>,
     nearby: Nearby,
 }
 
@@ -77,7 +77,7 @@ impl Elsewhere {
         queries: Queries,
         message_bytes_max: usize,
     ) -> Self {
-        let nearby = Nearby::new(queries, message_bytes_max, Arc::clone(&passed_on));
+        let nearby = Nearby::new(queries, message_bytes_max);
         Self { owner, connect, connections: Arc::default(), stopping, passed_on, nearby }
     }
 
@@ -91,7 +91,7 @@ impl Elsewhere {
         request: Request,
     ) -> Result<BoxFuture<Response, Infallible>, Box<(Request, Status)>> {
         if self.nearby.may_answer(method) {
-            Ok(self.nearby.clone().answer(request, self.clone()))
+            Ok(self.nearby.answer(request, self.clone()))
         } else {
             self.forward(request)
         }

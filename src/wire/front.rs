@@ -219,7 +219,7 @@ impl Services {
         }
         let is_ours = !matches!(method, Method::Check | Method::Other);
         if let Some(elsewhere) = self.elsewhere.as_ref().filter(|_| is_ours)
-            && self.desk.get().is_err()
+            && !self.desk.is_there()
         {
             return elsewhere.take(method, request).unwrap_or_else(|back| {
                 let (request, refused) = *back;

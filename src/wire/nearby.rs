@@ -17,7 +17,7 @@ use tonic::{
     codegen::{Body as HttpBody, BoxFuture, Bytes, Service as _, http},
 };
 
-use super::{Elsewhere, Late, PassedOn, Queries, Reads, lane::Method, status};
+use super::{Elsewhere, Late, Queries, Reads, lane::Method, status};
 use crate::proto::query_service_server::QueryServiceServer;
 
 type Request = http::Request<Body>;
@@ -30,17 +30,12 @@ pub(super) struct Nearby {
     /// Once the log was read to its end for the first time.
     reads: Late<Arc<Reads>>,
     message_bytes_max: usize,
-    passed_on: Arc<PassedOn>,
 }
 
 impl Nearby {
-    pub(super) fn new(
-        queries: Queries,
-        message_bytes_max: usize,
-        passed_on: Arc<PassedOn>,
-    ) -> Self {
+    pub(super) fn new(queries: Queries, message_bytes_max: usize) -> Self {
         let reads = queries.reads.clone();
-        Self { queries: queries.served(message_bytes_max), reads, message_bytes_max, passed_on }
+        Self { queries: queries.served(message_bytes_max), reads, message_bytes_max }
     }
 
     /// Whether it may have an answer to such a call.
@@ -51,12 +46,12 @@ impl Nearby {
 
     /// Answers a call, or sends it to the owner.
     pub(super) fn answer(
-        self,
+        &self,
         request: Request,
         elsewhere: Elsewhere,
     ) -> BoxFuture<Response, Infallible> {
+        let (mut queries, message_bytes_max) = (self.queries.clone(), self.message_bytes_max);
         Box::pin(async move {
-            let Self { mut queries, message_bytes_max, passed_on, .. } = self;
             let (parts, body) = request.into_parts();
             let heard = match hear(body, message_bytes_max).await {
                 Ok(heard) => heard,
@@ -66,7 +61,7 @@ impl Nearby {
                 || Request::from_parts(parts.clone(), Body::new(Heard(Some(heard.clone()))));
             let answer = queries.call(again()).await?;
             if !answer.extensions().get().is_some_and(status::is_for_the_owner) {
-                passed_on.answered_nearby.increment();
+                elsewhere.passed_on.answered_nearby.increment();
                 return Ok(answer);
             }
             match elsewhere.forward(again()) {

@@ -205,7 +205,7 @@ impl Reads {
         min_position: Option<u64>,
         from: &Place,
     ) -> Result<(), Status> {
-        if let Ledger::Others(_) = &self.ledger {
+        if self.is_of_another() {
             return self.expect_known(min_position.map(|position| position.max(from.position)));
         }
         self.expect_current()?;

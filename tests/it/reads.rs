@@ -13,7 +13,7 @@ use crate::{
     engine,
     service::{
         Client, InBatch as _, Random, Service, assert_refused, deposit, fresh_id, get, metadata,
-        transfer, withdraw,
+        timestamp, transfer, withdraw,
     },
 };
 
@@ -95,8 +95,7 @@ fn times(log: &[Event]) -> Vec<Timestamp> {
         let time = event.event_time.unwrap();
         let micros = time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000;
         for micros in [micros - 1, micros, micros + 1] {
-            let nanos = i32::try_from(micros % 1_000_000).unwrap() * 1_000;
-            times.push(Timestamp { seconds: micros / 1_000_000, nanos });
+            times.push(timestamp(micros));
         }
     }
     times.dedup();

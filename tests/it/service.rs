@@ -360,6 +360,12 @@ pub(crate) fn get(account_id: &str) -> proto::GetAccountRequest {
     proto::GetAccountRequest { account_id: account_id.to_owned(), ..Default::default() }
 }
 
+/// A time in microseconds since 1970 UTC, as messages have it.
+pub(crate) fn timestamp(micros: i64) -> prost_types::Timestamp {
+    let nanos = i32::try_from(micros % 1_000_000).unwrap() * 1_000;
+    prost_types::Timestamp { seconds: micros / 1_000_000, nanos }
+}
+
 /// A tail of everything after a position.
 pub(crate) fn from(position: i64) -> proto::TailEventsRequest {
     proto::TailEventsRequest { after_position: Some(position), ..Default::default() }

@@ -33,7 +33,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const LOOKS_MAX: usize = 3_000;
 /// How long clients go on after a fault that they may not have noticed.
 const AFTERWARDS: Duration = Duration::from_millis(300);
-
 /// How long a reader waits for an answer.
 const READ_WITHIN: Duration = Duration::from_millis(300);
 

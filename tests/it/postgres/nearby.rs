@@ -15,14 +15,14 @@ use daybook::{
     },
 };
 use tokio::time::{sleep, timeout};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::{cable::Member, member, passed_on, scraped_member, unavailable_reason};
 use crate::{
     engine,
     operations::Scrape,
     process::Server,
-    service::{Client, Rpc, Tail, deposit, fresh_id, from, get, open, transfer},
+    service::{Client, Rpc, Tail, deposit, fresh_id, from, get, open, timestamp, transfer},
 };
 
 /// A lease of which the end is waited for.
@@ -44,18 +44,23 @@ async fn answered_nearby(server: &Server) -> u64 {
     passed_on(&Scrape::at(server.operations()).await, "answered_nearby")
 }
 
-/// What a read is answered with that the owner does not hear of, as soon as the server knows it.
-async fn nearby<R: Rpc + Clone>(server: &Server, client: &Client, request: R) -> R::Response {
+/// What a call comes to that the owner does not hear of, as soon as the server knows enough.
+async fn until_nearby<T>(server: &Server, call: impl AsyncFn() -> Result<T, Status>) -> T {
     let begun = Instant::now();
     loop {
         let before = answered_nearby(server).await;
-        let answer = client.call(request.clone()).await;
+        let answer = call().await;
         if answered_nearby(server).await > before {
             return answer.expect("it is answered");
         }
         assert!(begun.elapsed() < WITHIN, "it is never answered nearby");
         sleep(LOOK_AGAIN).await;
     }
+}
+
+/// What a read is answered with so.
+async fn nearby<R: Rpc + Clone>(server: &Server, client: &Client, request: R) -> R::Response {
+    until_nearby(server, async || client.call(request.clone()).await).await
 }
 
 fn stats(min_position: Option<i64>) -> GetStatsRequest {
@@ -151,9 +156,7 @@ async fn what_is_not_known_is_left_to_the_owner() {
     pair.assert_of_the_owner(pair.account(head + 2)).await;
     pair.assert_of_the_owner(pair.as_of(AsOf::AsOfPosition(head + 2))).await;
     pair.assert_of_the_owner(pair.as_of(AsOf::AsOfVersion(9))).await;
-    let micros = SystemClock.now_micros();
-    let nanos = i32::try_from(micros % 1_000_000 * 1_000).unwrap();
-    let now = prost_types::Timestamp { seconds: micros / 1_000_000, nanos };
+    let now = timestamp(SystemClock.now_micros());
     pair.assert_of_the_owner(pair.as_of(AsOf::AsOfTime(now))).await;
     // They may have come since.
     let min_position = Some(head);
@@ -169,16 +172,8 @@ async fn what_is_not_known_is_left_to_the_owner() {
 
 /// A tail from the beginning that the owner does not hear of.
 async fn tail_nearby(server: &Server) -> Tail {
-    let begun = Instant::now();
-    loop {
-        let before = answered_nearby(server).await;
-        let tail = client(server).await.tail(from(0)).await.unwrap();
-        if answered_nearby(server).await > before {
-            return tail;
-        }
-        assert!(begun.elapsed() < WITHIN, "no tail is answered nearby");
-        sleep(LOOK_AGAIN).await;
-    }
+    let client = client(server).await;
+    until_nearby(server, async || client.tail(from(0)).await).await
 }
 
 /// The events that a tail tells next, up to a position.
