@@ -12,7 +12,11 @@ use std::{
 
 use tracing::Subscriber;
 use tracing_subscriber::{
-    EnvFilter, filter::LevelFilter, fmt::MakeWriter, util::SubscriberInitExt as _,
+    Layer as _,
+    filter::{LevelFilter, Targets},
+    fmt::MakeWriter,
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 /// How a line of the log looks.
@@ -38,41 +42,33 @@ impl fmt::Display for LogFormat {
     }
 }
 
-/// Which lines are written: directives that are known to be understood.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogFilter(String);
-
-/// Why a text is not a filter of log lines.
-#[derive(Debug, thiserror::Error)]
-pub enum LogFilterError {
-    /// A directive is neither a level nor a target with a level. A misspelt level would otherwise
-    /// count as the name of a target, and silence everything else.
-    #[error(
-        "'{0}' is neither a level (error, warn, info, debug, trace, off) nor a directive such as \
-         daybook::log=debug"
-    )]
-    Directive(String),
-    /// A directive has the right shape, and yet is not understood.
-    #[error("'{filter}' is not understood: {source}")]
-    Syntax {
-        /// The whole text.
-        filter: String,
-        /// What is wrong with it.
-        source: tracing_subscriber::filter::ParseError,
-    },
+/// Which lines are written: a level for all, levels for targets, or both.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogFilter {
+    text: String,
+    targets: Targets,
 }
+
+/// Nothing in it is unlike itself.
+impl Eq for LogFilter {}
+
+/// A directive is neither a level nor a target with a level. A misspelt level would otherwise count
+/// as the name of a target, and silence everything else.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "'{0}' is neither a level (error, warn, info, debug, trace, off) nor a directive such as \
+     daybook::log=debug"
+)]
+pub struct LogFilterError(String);
 
 impl FromStr for LogFilter {
     type Err = LogFilterError;
 
     fn from_str(text: &str) -> Result<Self, LogFilterError> {
-        match text.split(',').find(|directive| !has_shape_of_directive(directive)) {
-            Some(directive) => Err(LogFilterError::Directive(directive.to_owned())),
-            None => match EnvFilter::try_new(text) {
-                Ok(_) => Ok(Self(text.to_owned())),
-                Err(source) => Err(LogFilterError::Syntax { filter: text.to_owned(), source }),
-            },
-        }
+        let wrong = text.split(',').find(|directive| !is_directive(directive));
+        let targets = text.parse().ok().filter(|_| wrong.is_none());
+        let targets = targets.ok_or_else(|| LogFilterError(wrong.unwrap_or(text).to_owned()))?;
+        Ok(Self { text: text.to_owned(), targets })
     }
 }
 
@@ -82,22 +78,21 @@ const TALKATIVE: [&str; 2] = ["tokio_postgres", "tokio_postgres::query"];
 
 impl LogFilter {
     /// The lines that it lets through, but never those that would tell what callers have given.
-    fn lines(&self) -> EnvFilter {
-        let silenced = TALKATIVE.iter().filter_map(|module| format!("{module}=info").parse().ok());
-        silenced.fold(EnvFilter::new(&self.0), EnvFilter::add_directive)
+    fn lines(&self) -> Targets {
+        self.targets.clone().with_targets(TALKATIVE.map(|module| (module, LevelFilter::INFO)))
     }
 }
 
 impl Default for LogFilter {
     /// What an operator acts on, and the milestones of a run.
     fn default() -> Self {
-        Self("info".to_owned())
+        Self { text: "info".to_owned(), targets: Targets::new().with_default(LevelFilter::INFO) }
     }
 }
 
 impl fmt::Display for LogFilter {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
+        formatter.write_str(&self.text)
     }
 }
 
@@ -150,23 +145,23 @@ fn subscriber<W>(style: Style, filter: &LogFilter, writer: W) -> Box<dyn Subscri
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter.lines()).with_writer(writer);
     // Else a line that cannot be written is complained of where it could not be written, by a
     // panic: a server whose log nobody reads any more would end.
-    let builder = builder.log_internal_errors(false);
-    match style {
-        Style::ColouredText => Box::new(builder.finish()),
-        Style::PlainText => Box::new(builder.with_ansi(false).finish()),
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
+    let lines = match style {
+        Style::ColouredText => lines.boxed(),
+        Style::PlainText => lines.with_ansi(false).boxed(),
         // The message and the fields side by side: a query need not know which is which.
-        Style::Json => Box::new(builder.json().flatten_event(true).with_span_list(false).finish()),
-    }
+        Style::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
+    };
+    Box::new(tracing_subscriber::registry().with(lines.with_filter(filter.lines())))
 }
 
-fn has_shape_of_directive(directive: &str) -> bool {
-    let directive = directive.trim();
-    // An empty text would parse as a level.
-    let is_level = !directive.is_empty() && directive.parse::<LevelFilter>().is_ok();
-    is_level || directive.contains(['=', '[', ']', '{', '}'])
+fn is_directive(text: &str) -> bool {
+    let (target, level) = text.split_once('=').unwrap_or(("", text));
+    // An empty text would parse as a level, and nothing here opens spans to choose from.
+    let is_level = !level.trim().is_empty() && level.trim().parse::<LevelFilter>().is_ok();
+    is_level && !target.contains(['[', ']', '{', '}'])
 }
 
 #[cfg(test)]
@@ -264,11 +259,21 @@ pub(crate) mod tests {
 
     #[test]
     fn misspelt_filters_are_refused() {
-        for good in ["info", "WARN", "off", "daybook=debug", "warn,daybook::log=trace", "a[b]=info"]
-        {
+        for good in ["info", "WARN", "off", "daybook=debug", "warn,daybook::log=trace"] {
             assert_eq!(good.parse::<LogFilter>().unwrap().to_string(), good);
         }
-        for bad in ["", "inof", "info,", "warn,daybook", "daybook=loud", "info,,warn"] {
+        for bad in [
+            "",
+            "inof",
+            "info,",
+            "warn,daybook",
+            "daybook=loud",
+            "info,,warn",
+            "daybook=",
+            "a[b]",
+            "a[b]=info",
+            "a=b=info",
+        ] {
             assert!(bad.parse::<LogFilter>().is_err(), "{bad:?}");
         }
         assert_eq!(

@@ -240,7 +240,7 @@ impl hyper::body::Body for Stream {
 mod tests {
 
     use tracing::instrument::WithSubscriber as _;
-    use tracing_subscriber::{EnvFilter, fmt};
+    use tracing_subscriber::{Layer as _, filter::Targets, fmt, layer::SubscriberExt as _};
 
     use super::*;
     use crate::{ops::telemetry::tests::Lines, wire::status};
@@ -284,12 +284,9 @@ mod tests {
     async fn lines(level: &str, status: Status, calls: usize) -> Vec<serde_json::Value> {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = fmt()
-            .json()
-            .flatten_event(true)
-            .with_env_filter(EnvFilter::new(level))
-            .with_writer(move || writer.clone())
-            .finish();
+        let layer = fmt::layer().json().flatten_event(true).with_writer(move || writer.clone());
+        let layer = layer.with_filter(level.parse::<Targets>().unwrap());
+        let subscriber = tracing_subscriber::registry().with(layer);
         let mut service = Metered::new(Always(status), Meter::default());
         async {
             for _ in 0..calls {
