@@ -156,9 +156,10 @@ impl Cluster {
     }
 
     /// Waits until there are as many servers as there should be, and each of them either owns the
-    /// ledger or knows who does. Whoever was taken over from has ended, or is about to.
+    /// ledger or knows who does, and can be read. Whoever was taken over from has ended, or is about
+    /// to.
     async fn settle(&mut self) {
-        'again: loop {
+        'again: for _ in 0..LOOKS_MAX {
             self.members.retain_mut(|member| member.server.is_running());
             self.complete().await;
             let owner = self.owner().await;
@@ -167,9 +168,16 @@ impl Cluster {
                 if place != owner && !member.server.tells(&address).await {
                     continue 'again;
                 }
+                // An owner that has lost its connections shows nothing before it is sure again.
+                let mut reader = Reader::new(member.server.connect().await);
+                if reader.get_stats(GetStatsRequest::default()).await.is_err() {
+                    sleep(LOOK_AGAIN).await;
+                    continue 'again;
+                }
             }
             return;
         }
+        panic!("the servers cannot be read");
     }
 }
 
