@@ -156,8 +156,8 @@ impl Cluster {
     }
 
     /// Waits until there are as many servers as there should be, and each of them either owns the
-    /// ledger or knows who does, and can be read. Whoever was taken over from has ended, or is about
-    /// to.
+    /// ledger or knows who does, and can be read. Whoever was taken over from has ended, or soon
+    /// does.
     async fn settle(&mut self) {
         'again: for _ in 0..LOOKS_MAX {
             self.members.retain_mut(|member| member.server.is_running());
