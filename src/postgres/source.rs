@@ -35,7 +35,15 @@ const READ: &str = "
 pub struct Blocks {
     database: Database,
     log_id: LogId,
-    idle: Mutex<Vec<Link>>,
+    idle: Mutex<Idle>,
+}
+
+/// The connections that nobody uses now.
+#[derive(Default)]
+struct Idle {
+    links: Vec<Link>,
+    /// How often it was begun anew. None is kept that is older.
+    era: u64,
 }
 
 impl Blocks {
@@ -56,15 +64,18 @@ impl Source for Blocks {
     }
 
     fn read(&self, position: u64, until: u64, count: u32) -> Result<Read, StoreError> {
-        let idle = lock(&self.idle).pop();
+        let (idle, era) = {
+            let mut kept = lock(&self.idle);
+            (kept.links.pop(), kept.era)
+        };
         let mut link = idle.unwrap_or_else(|| Link::new(self.database.clone(), Use::Read));
         // The block before, and one more if there is none at the position.
         let limit = i64::from(count).saturating_add(2);
         let (from, last) = (signed(position), signed(until));
         let rows = link.call(|session| session.query(READ, &[&PARTITION, &from, &last, &limit]))?;
         let mut kept = lock(&self.idle);
-        if link.is_open() && kept.len() < IDLE_MAX {
-            kept.push(link);
+        if link.is_open() && kept.era == era && kept.links.len() < IDLE_MAX {
+            kept.links.push(link);
         }
         drop(kept);
         let blocks: Result<Vec<Stored>, CallError> = rows.iter().map(stored).collect();
@@ -72,6 +83,12 @@ impl Source for Blocks {
             blocks?.into_iter().partition(|block| block.last_position < position);
         blocks.truncate(usize::try_from(count).unwrap_or(usize::MAX));
         Ok(Read { before: earlier.last().map(|block| block.hash), blocks })
+    }
+
+    fn begin_anew(&self) {
+        let mut kept = lock(&self.idle);
+        kept.era = kept.era.saturating_add(1);
+        kept.links.clear();
     }
 }
 

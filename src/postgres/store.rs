@@ -82,7 +82,7 @@ const CONFIRM: &str = "
             order by first_position desc limit 1
         ) as block
         where last_position = $3
-    )
+    ), (select position from partition_head where partition = $1)
     from alive";
 
 const RELEASE: &str = "
@@ -183,15 +183,15 @@ impl Store for Epochs {
         Ok(sealed.map(|tip| tip.head))
     }
 
-    fn confirm(&mut self, node: NodeId, position: u64) -> Result<Durable, StoreError> {
+    fn confirm(&mut self, node: NodeId, position: u64) -> Result<Option<Durable>, StoreError> {
         let (node, position) = (Uuid::from_bytes(node), signed(position));
         let confirm = |session: &mut Session| {
             let rows = session.query(CONFIRM, &[&PARTITION, &node, &position])?;
-            let Some(row) = rows.first() else { return Ok(Durable::Unknown) };
+            let Some(row) = rows.first() else { return Ok(None) };
             let hash: Option<&[u8]> = row.try_get(0)?;
             // Another length is no hash of anything.
-            let chain = hash.map(|hash| Durable::Chain(hash.try_into().unwrap_or_default()));
-            Ok(chain.unwrap_or(Durable::Nothing))
+            let chain = hash.map(|hash| hash.try_into().unwrap_or_default());
+            Ok(Some(Durable { chain, position: unsigned(row.try_get(1)?) }))
         };
         Ok(self.link.call(|session| session.certainly("what was read", confirm))?)
     }

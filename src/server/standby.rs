@@ -33,6 +33,9 @@ const CONFIRM_INTERVAL: Duration = Duration::from_secs(5);
 /// How long ago all of the log must have been read for reads to be answered from it: whoever knows
 /// less than that of the ledger lets the owner answer.
 const KEEPS_UP_WITHIN: Duration = Duration::from_secs(10);
+/// How long a log that is this process's may give nothing more before all of it was read: nobody
+/// else can serve it meanwhile.
+const REST_WITHIN: Duration = Duration::from_secs(10);
 
 /// A log that is this process's, and what it adds up to.
 pub(super) struct Owned {
@@ -89,7 +92,7 @@ impl StandingBy {
     ) -> Result<Owned, DatabaseError> {
         let ours = self.stand_by(&mut *store, around)?;
         info!(epoch = ours.epoch(), position = ours.position(), "the log is ours");
-        while self.standby.position() < ours.position() && self.read()? > 0 {}
+        self.read_rest(&ours, &around.stopping)?;
         let Self { standby, mut following, read, shown, .. } = self;
         let (writer, reader) = standby.take(store, ours)?;
         fold(&mut following, read)?;
@@ -105,9 +108,7 @@ impl StandingBy {
         let (mut looked, mut pause) = (None::<Instant>, LOOK_INTERVAL);
         while !*around.stopping.borrow() {
             let Followed { count, is_at_end } = match self.follow(store, around) {
-                Err(DatabaseError::Standby(
-                    failure @ (StandbyError::Read(ReadError::Io(_)) | StandbyError::Store(_)),
-                )) => {
+                Err(failure) if may_pass(&failure) => {
                     warn!(%failure, "the log cannot be followed now");
                     Followed { count: 0, is_at_end: false }
                 }
@@ -128,10 +129,38 @@ impl StandingBy {
         Err(DatabaseError::Stopped)
     }
 
+    /// Reads what was written before the log was this process's. What fails is tried again, as long
+    /// as it does not take too long.
+    fn read_rest(
+        &mut self,
+        ours: &Owner,
+        stopping: &watch::Receiver<bool>,
+    ) -> Result<(), DatabaseError> {
+        let mut advanced = Instant::now();
+        while self.standby.position() < ours.position() {
+            if *stopping.borrow() {
+                return Err(DatabaseError::Stopped);
+            }
+            let is_over = advanced.elapsed() >= REST_WITHIN;
+            match self.read() {
+                // Taking the log finds it to be too short.
+                Ok(0) if is_over => return Ok(()),
+                Ok(0) => thread::sleep(PAUSE_MIN),
+                Ok(_) => advanced = Instant::now(),
+                Err(failure) if may_pass(&failure) && !is_over => {
+                    warn!(%failure, "the rest of the log cannot be read now");
+                    thread::sleep(LOOK_INTERVAL);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(())
+    }
+
     /// Claims the log if all of it was read, or tells whose it is. Another process may know all of
     /// it when this one does not, and serve it at once.
     fn look(
-        &self,
+        &mut self,
         store: &mut dyn Store,
         owner: &watch::Sender<Whose>,
         is_at_end: bool,
@@ -224,6 +253,12 @@ impl StandingBy {
     }
 }
 
+/// Whether it may be otherwise when it is tried again.
+fn may_pass(failure: &DatabaseError) -> bool {
+    let DatabaseError::Standby(failure) = failure else { return false };
+    matches!(failure, StandbyError::Read(ReadError::Io(_)) | StandbyError::Store(_))
+}
+
 /// How long ago something was done; as long as possible if never.
 fn since(done: Option<Instant>) -> Duration {
     done.map_or(Duration::MAX, |done| done.elapsed())
@@ -251,4 +286,31 @@ fn tell_owner(store: &mut dyn Store, owner: &watch::Sender<Whose>) {
         }
         is_news
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::shared::tests::{model, start};
+
+    /// What fails once the log is this process's need not end it, unless that takes too long.
+    #[test]
+    fn the_rest_of_the_log_is_asked_for_again() {
+        let model = model();
+        let mut node = start(&model).unwrap();
+        node.append().unwrap();
+        node.writer.close().unwrap();
+        let (lease, mut keeper) = model.member();
+        keeper.step().unwrap();
+        let standby = Standby::new(Arc::new(model.clone()), lease);
+        let mut standing_by = StandingBy::new(standby, 1);
+        let ours = standing_by.standby.claim(&mut model.clone()).unwrap().unwrap();
+        let (stop, stopping) = watch::channel(true);
+        let stopped = standing_by.read_rest(&ours, &stopping);
+        assert!(matches!(stopped, Err(DatabaseError::Stopped)));
+        stop.send_replace(false);
+        model.fail_reads(3);
+        standing_by.read_rest(&ours, &stopping).unwrap();
+        assert_eq!((standing_by.standby.position(), standing_by.read.len()), (2, 1));
+    }
 }

@@ -62,6 +62,11 @@ impl Follower {
         self.head = head;
     }
 
+    /// Reads over new connections from now on.
+    pub(super) fn begin_anew(&self) {
+        self.source.begin_anew();
+    }
+
     /// Finds the log to end where its head is said to be, and nowhere before.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ mod lease;
 mod reader;
 mod standby;
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 mod writer;
 
 pub use follower::Follower;
@@ -71,15 +71,14 @@ pub enum Appended {
     Doubtful,
 }
 
-/// What is durable where a position is looked for.
+/// What is durable of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durable {
-    /// A block ends there. The chain up to and including it.
-    Chain(ChainHash),
-    /// No block ends there.
-    Nothing,
-    /// Nobody can say: the node that asks is not alive.
-    Unknown,
+pub struct Durable {
+    /// The chain up to and including the block that ends where it was asked for; `None` when no
+    /// block does.
+    pub chain: Option<ChainHash>,
+    /// How far the log has come. That much can be read where writes arrive, durable or not.
+    pub position: u64,
 }
 
 /// The end of the medium that writes the log. Its methods block, for a bounded time.
@@ -125,11 +124,12 @@ pub trait Store: Send {
     fn seal(&mut self, epoch: u64) -> Result<Option<Head>, StoreError>;
 
     /// Waits until everything that could be read before is durable, whoever wrote it: it may be
-    /// read before that when who wrote it waits no more. Gives what is durable at `position`.
+    /// read before that when who wrote it waits no more. Gives what is durable at `position`;
+    /// `None` when nobody can say, because the node that asks is not alive.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn confirm(&mut self, node: NodeId, position: u64) -> Result<Durable, StoreError>;
+    fn confirm(&mut self, node: NodeId, position: u64) -> Result<Option<Durable>, StoreError>;
 
     /// Gives the log up, so that another node need not wait.
     ///
@@ -190,6 +190,10 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn read(&self, position: u64, until: u64, count: u32) -> Result<Read, StoreError>;
+
+    /// Reads over new connections from now on: what the old ones show may be a server of the
+    /// medium that nothing is written to any more.
+    fn begin_anew(&self);
 }
 
 /// What was read.

@@ -51,7 +51,12 @@ impl Shared {
         if !(1..=head).contains(&position) {
             return Err(ReadError::beyond(position));
         }
-        let found = self.source.read(position, head, count).map_err(unreadable)?;
+        let mut found = self.source.read(position, head, count).map_err(unreadable)?;
+        if found.blocks.is_empty() {
+            // It may be where nothing is written any more, and be lacking only there.
+            self.source.begin_anew();
+            found = self.source.read(position, head, count).map_err(unreadable)?;
+        }
         let blocks = verified(found, &self.source.log_id(), position)?;
         if blocks.first().is_none_or(|(block, _)| block.last_position() < position) {
             return Err(damaged(position, "there is no block").into());

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::{
-    Durable, Follower, Lease, NodeId, Source, Store, StoreError,
+    Follower, Lease, NodeId, Source, Store, StoreError,
     reader::{Shared, damaged},
     writer::Writer,
 };
@@ -46,6 +48,8 @@ pub struct Standby {
     follower: Follower,
     lease: Arc<Lease>,
     is_at_end: bool,
+    /// How far the log is known to have come where it is written, since it was read anew.
+    known: u64,
     shared: Arc<Shared>,
 }
 
@@ -105,7 +109,7 @@ impl Standby {
     #[must_use]
     pub fn new(source: Arc<dyn Source>, lease: Arc<Lease>) -> Self {
         let shared = Arc::new(Shared::new(Arc::clone(&source), Arc::clone(&lease)));
-        Self { follower: Follower::new(source), lease, is_at_end: false, shared }
+        Self { follower: Follower::new(source), lease, is_at_end: false, known: 0, shared }
     }
 
     /// Shows the log as far as [`Standby::confirm`] has found it to be durable.
@@ -126,13 +130,18 @@ impl Standby {
         self.follower.head().position
     }
 
-    /// The blocks that come next, in order; none when there are no more now.
+    /// The blocks that come next, in order; none when there are no more now. When there must be
+    /// more, it was the wrong server that was read, and another one is next time.
     ///
     /// # Errors
     /// [`ReadError`] when they cannot be read, or are not those that were written.
     pub fn follow(&mut self) -> Result<Vec<Arc<Block>>, ReadError> {
         let blocks = self.follower.next(u64::MAX, READ_BLOCKS)?;
         self.is_at_end = u32::try_from(blocks.len()).is_ok_and(|count| count < READ_BLOCKS);
+        if blocks.is_empty() && self.position() < self.known {
+            warn!("what is read of the log is not where it is written: connecting anew");
+            self.begin_anew();
+        }
         Ok(blocks.into_iter().map(Arc::new).collect())
     }
 
@@ -155,18 +164,24 @@ impl Standby {
         let head = self.follower.head();
         if head.position > 0 {
             let Some(node) = self.lease.node() else { return Ok(Confirmed::NoMember) };
-            match store.confirm(node, head.position)? {
-                Durable::Chain(hash) if hash == head.hash => {}
-                Durable::Chain(_) | Durable::Nothing => {
-                    self.follower.go_back(self.shared.head());
-                    self.is_at_end = false;
-                    return Ok(Confirmed::Lost);
-                }
-                Durable::Unknown => return Ok(Confirmed::NoMember),
+            let Some(durable) = store.confirm(node, head.position)? else {
+                return Ok(Confirmed::NoMember);
+            };
+            if durable.chain != Some(head.hash) {
+                self.follower.go_back(self.shared.head());
+                self.begin_anew();
+                return Ok(Confirmed::Lost);
             }
+            self.known = durable.position;
         }
         self.shared.show(blocks.to_vec(), head);
         Ok(Confirmed::Shown)
+    }
+
+    /// Reads over new connections from now on, and knows nothing of where the log ends.
+    fn begin_anew(&mut self) {
+        self.follower.begin_anew();
+        (self.is_at_end, self.known) = (false, 0);
     }
 
     /// Makes this process the owner, if there is no other one; then what [`Standby::follow`] gives
@@ -174,8 +189,10 @@ impl Standby {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn claim(&self, store: &mut dyn Store) -> Result<Option<Owner>, StoreError> {
-        Owner::claim(&self.lease, store)
+    pub fn claim(&mut self, store: &mut dyn Store) -> Result<Option<Owner>, StoreError> {
+        let owner = Owner::claim(&self.lease, store)?;
+        self.known = owner.map_or(self.known, |owner| owner.position());
+        Ok(owner)
     }
 
     /// The log of an owner, once it was followed to the owner's position.

@@ -13,19 +13,19 @@ mod import;
 mod model;
 mod worlds;
 
-pub(in crate::log) use model::Model;
+pub(crate) use model::Model;
 use model::{Fault, TIME};
 
 /// A process that owns the log.
-pub(in crate::log) struct Node {
-    pub(in crate::log) writer: Box<dyn LogWriter>,
-    pub(in crate::log) reader: Arc<dyn LogReader>,
+pub(crate) struct Node {
+    pub(crate) writer: Box<dyn LogWriter>,
+    pub(crate) reader: Arc<dyn LogReader>,
     keeper: Keeper,
     lease: Arc<Lease>,
 }
 
 /// A process that has joined, reads the whole log, and takes it over if that is allowed.
-pub(in crate::log) fn start(model: &Model) -> Option<Node> {
+pub(crate) fn start(model: &Model) -> Option<Node> {
     start_as(model, model.member())
 }
 
@@ -42,13 +42,13 @@ fn start_as(model: &Model, (lease, mut keeper): (Arc<Lease>, Keeper)) -> Option<
 
 impl Node {
     /// Appends one record of two events.
-    fn append(&mut self) -> Result<Head, AppendError> {
+    pub(crate) fn append(&mut self) -> Result<Head, AppendError> {
         let next_position = self.reader.head().position + 1;
         self.writer.append(&group(next_position, &[(2, 100)]))
     }
 }
 
-fn model() -> Model {
+pub(crate) fn model() -> Model {
     Model::new(LOG_ID)
 }
 
@@ -317,6 +317,39 @@ fn a_standby_forgets_what_the_medium_has_lost() {
         assert_eq!(reader.head().hash, node.reader.head().hash);
         assert_eq!(read_all(&*reader), [&[(2, 100)], sizes].concat());
     }
+}
+
+#[test]
+fn who_reads_a_server_that_was_left_behind_finds_out() {
+    let model = model();
+    let mut node = start(&model).unwrap();
+    let (lease, mut keeper) = model.member();
+    keeper.step().unwrap();
+    let mut standby = Standby::new(Arc::new(model.clone()), lease);
+    let (reader, mut store) = (standby.reader(), model.clone());
+    node.append().unwrap();
+    assert_eq!(standby.follow().unwrap().len(), 1);
+    model.leave_behind(1);
+    node.append().unwrap();
+    assert!(standby.follow().unwrap().is_empty() && standby.is_at_end(), "nothing tells");
+    assert_eq!(standby.confirm(&mut store, &[]), Ok(Confirmed::Shown), "it is there as well");
+    assert!(standby.follow().unwrap().is_empty() && !standby.is_at_end(), "there must be more");
+    assert_eq!(standby.follow().unwrap().len(), 1);
+    assert_eq!(standby.confirm(&mut store, &[]), Ok(Confirmed::Shown));
+
+    // Whoever reads what is shown.
+    model.leave_behind(1);
+    assert_eq!(reader.block(3).unwrap().last_position(), 4);
+
+    // Once the log is its own.
+    node.append().unwrap();
+    node.writer.close().unwrap();
+    model.leave_behind(2);
+    let owner = standby.claim(&mut store).unwrap().unwrap();
+    assert!(standby.follow().unwrap().is_empty());
+    assert_eq!(standby.follow().unwrap().len(), 1);
+    standby.take(Box::new(model.clone()), owner).unwrap();
+    assert_eq!(read_all(&*reader), [(2, 100); 3]);
 }
 
 #[test]

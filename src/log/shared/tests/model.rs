@@ -33,7 +33,7 @@ pub(super) enum Fault {
 
 /// The medium. Cheap to clone; all clones are one.
 #[derive(Clone)]
-pub(in crate::log) struct Model(Arc<Mutex<Medium>>);
+pub(crate) struct Model(Arc<Mutex<Medium>>);
 
 struct Medium {
     log_id: LogId,
@@ -46,6 +46,11 @@ struct Medium {
     faults: VecDeque<Fault>,
     late: Vec<Append>,
     next_id: u8,
+    /// How many blocks are read until it is read anew, if that is another server than the one that
+    /// is written.
+    left_behind: Option<usize>,
+    /// How many reads fail from now on.
+    failing_reads: usize,
 }
 
 #[derive(Clone)]
@@ -72,7 +77,7 @@ impl Medium {
 }
 
 impl Model {
-    pub(in crate::log) fn new(log_id: LogId) -> Self {
+    pub(crate) fn new(log_id: LogId) -> Self {
         let head = Head::start(&log_id);
         Self(Arc::new(Mutex::new(Medium {
             log_id,
@@ -85,6 +90,8 @@ impl Model {
             faults: VecDeque::new(),
             late: Vec::new(),
             next_id: 0,
+            left_behind: None,
+            failing_reads: 0,
         })))
     }
 
@@ -117,6 +124,16 @@ impl Model {
         lock(&self.0).blocks[index].payload[5] ^= 1;
     }
 
+    /// Lets who reads it read a server that nothing is written to any more, after so many blocks.
+    pub(super) fn leave_behind(&self, count: usize) {
+        lock(&self.0).left_behind = Some(count);
+    }
+
+    /// So many reads fail from now on.
+    pub(crate) fn fail_reads(&self, count: usize) {
+        lock(&self.0).failing_reads = count;
+    }
+
     /// Loses the newest block, which was not durable.
     pub(super) fn fail_over(&self) {
         let mut medium = lock(&self.0);
@@ -126,7 +143,7 @@ impl Model {
     }
 
     /// A process that takes part: its lease, and what keeps it.
-    pub(super) fn member(&self) -> (Arc<Lease>, Keeper) {
+    pub(crate) fn member(&self) -> (Arc<Lease>, Keeper) {
         let clock = self.clone();
         self.member_by(Arc::new(move || lock(&clock.0).now))
     }
@@ -210,13 +227,12 @@ impl Store for Model {
         })
     }
 
-    fn confirm(&mut self, node: NodeId, position: u64) -> Result<Durable, StoreError> {
+    fn confirm(&mut self, node: NodeId, position: u64) -> Result<Option<Durable>, StoreError> {
         self.call(|medium| {
-            if !medium.is_alive(node) {
-                return Durable::Unknown;
-            }
             let found = medium.blocks.iter().find(|block| block.last_position == position);
-            found.map_or(Durable::Nothing, |block| Durable::Chain(block.hash))
+            let chain = found.map(|block| block.hash);
+            let durable = Durable { chain, position: medium.tip.head.position };
+            medium.is_alive(node).then_some(durable)
         })
     }
 
@@ -263,11 +279,19 @@ impl Source for Model {
     }
 
     fn read(&self, position: u64, until: u64, count: u32) -> Result<Read, StoreError> {
-        let medium = lock(&self.0);
+        let mut medium = lock(&self.0);
+        if let Some(rest) = medium.failing_reads.checked_sub(1) {
+            medium.failing_reads = rest;
+            return Err(StoreError::Unreachable("it fails".into()));
+        }
         let first = medium.blocks.partition_point(|block| block.last_position < position);
         let before = first.checked_sub(1).map(|index| medium.blocks[index].hash);
-        let rest = medium.blocks[first..].iter();
+        let rest = medium.blocks.iter().take(medium.left_behind.unwrap_or(usize::MAX)).skip(first);
         let blocks = rest.take(count as usize).take_while(|block| block.last_position <= until);
         Ok(Read { before, blocks: blocks.cloned().collect() })
+    }
+
+    fn begin_anew(&self) {
+        lock(&self.0).left_behind = None;
     }
 }
