@@ -159,9 +159,10 @@ where
 
 fn is_directive(text: &str) -> bool {
     let (target, level) = text.split_once('=').unwrap_or(("", text));
-    // An empty text would parse as a level, and nothing here opens spans to choose from.
-    let is_level = !level.trim().is_empty() && level.trim().parse::<LevelFilter>().is_ok();
-    is_level && !target.contains(['[', ']', '{', '}'])
+    // An empty text would parse as a level, a blank would be a part of a name, and nothing here
+    // opens spans to choose from.
+    let is_level = !level.is_empty() && level.parse::<LevelFilter>().is_ok();
+    is_level && !target.contains(|it: char| it.is_whitespace() || "[]{}".contains(it))
 }
 
 #[cfg(test)]
@@ -273,6 +274,10 @@ pub(crate) mod tests {
             "a[b]",
             "a[b]=info",
             "a=b=info",
+            "info ",
+            "warn, daybook=debug",
+            " ",
+            "a =info",
         ] {
             assert!(bad.parse::<LogFilter>().is_err(), "{bad:?}");
         }

@@ -123,6 +123,7 @@ pub fn set_up(database: &Database, how: &SetUp<'_>) -> Result<LogId, StartError>
         grant(&mut session, role)?;
     }
     check_rights(&mut session, &tables)?;
+    head(&mut session)?;
     Ok(log_id)
 }
 
@@ -180,9 +181,13 @@ pub fn find(database: &Database) -> Result<Option<Found>, StartError> {
     let [schema, ..] = RIGHTS;
     check_rights(&mut session, &[schema, ("partition_head", &["select"])])?;
     let (log_id, is_whole) = known(&mut session)?;
-    let head = super::store::head(&mut session)?;
-    let head = head.ok_or_else(|| StartError::Refused("the log has no head".into()))?;
+    let head = head(&mut session)?;
     Ok(Some(Found { log_id, head, is_whole }))
+}
+
+fn head(session: &mut Session) -> Result<Head, StartError> {
+    let head = super::store::head(session)?;
+    head.ok_or_else(|| StartError::Refused("the log has no head".into()))
 }
 
 /// Makes the tables of a ledger unless they are there.

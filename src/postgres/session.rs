@@ -39,8 +39,13 @@ pub(super) enum Use {
 impl Use {
     fn settings(self) -> &'static str {
         match self {
-            // Waiting for a lock ends before anything was done.
-            Self::Write => "set statement_timeout = 0; set lock_timeout = '4s'",
+            // Waiting for a lock ends before anything was done. What is checked below holds for as
+            // long as the session: the server may be told otherwise meanwhile.
+            Self::Write => {
+                "set statement_timeout = 0; set lock_timeout = '4s';
+                select set_config(name, setting, false) from pg_settings
+                where name = 'synchronous_commit'"
+            }
             Self::Read => "set statement_timeout = '5s'; set lock_timeout = '4s'",
         }
     }
@@ -69,9 +74,11 @@ impl From<Error> for CallError {
         if *code == SqlState::DISK_FULL {
             return Self::NoRoom;
         }
-        // The classes of the codes: 08 connections, 53 too little of something, 57P an operator's
-        // doing. All of it may pass.
-        if ["08", "53", "57P"].iter().any(|class| code.code().starts_with(class)) {
+        // The classes of the codes: 08 connections, 25P0 sessions and transactions that took too
+        // long, 53 too little of something, 54 too much of it, 57P an operator's doing, 58 the
+        // system. All of it may pass.
+        let passing = ["08", "25P0", "53", "54", "57P", "58"];
+        if passing.iter().any(|class| code.code().starts_with(class)) {
             return Self::Unreachable(text);
         }
         match *code {
@@ -231,6 +238,15 @@ where
     }
 }
 
+/// A server that lets nobody in, or is not fit for a ledger, may be another one next time: a ledger
+/// that is served does not end by it, and nothing was done.
+fn not_now(error: CallError) -> CallError {
+    match error {
+        CallError::Refused(_, text) => CallError::Unreachable(text),
+        CallError::Unreachable(_) | CallError::NoRoom | CallError::GivenUp(_) => error,
+    }
+}
+
 /// A session that is opened when it is needed, and again after it was lost.
 pub(super) struct Link {
     database: Database,
@@ -270,7 +286,9 @@ impl Link {
         loop {
             let session = match &mut self.session {
                 Some(session) => session,
-                closed => closed.insert(Session::open(&self.database, self.purpose)?),
+                closed => {
+                    closed.insert(Session::open(&self.database, self.purpose).map_err(not_now)?)
+                }
             };
             tries = tries.saturating_add(1);
             match run(session) {

@@ -82,7 +82,8 @@ impl Source for Blocks {
         let (earlier, mut blocks): (Vec<_>, Vec<_>) =
             blocks?.into_iter().partition(|block| block.last_position < position);
         blocks.truncate(usize::try_from(count).unwrap_or(usize::MAX));
-        Ok(Read { before: earlier.last().map(|block| block.hash), blocks })
+        let before = earlier.last().map(|block| (block.last_position, block.hash));
+        Ok(Read { before, blocks })
     }
 
     fn begin_anew(&self) {

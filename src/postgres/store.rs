@@ -50,9 +50,13 @@ const TOUCH: &str = "
 /// renewal that comes late.
 const REAP: &str = "delete from nodes where expire_time < now()";
 
+/// A row that was changed while it was waited for is looked at again, but the nodes are those of
+/// the beginning: who joined and claimed it meanwhile would not be among them. Its epoch, as it was
+/// then, is not that of such a row.
 const CLAIM: &str = "
     update assignment set owner = $2, epoch = epoch + 1
     where partition = $1
+        and epoch = (select seen.epoch from assignment as seen where seen.partition = $1)
         and (owner is null or owner = $2 or not exists (select from nodes where id = owner))
         and exists (select from nodes where id = $2 and expire_time > now())
     returning epoch";

@@ -189,8 +189,9 @@ async fn serve_calls<H: Health>(
     };
     standing_by.abort();
     let running = ledger.start(config.limits.call_time)?;
-    commands.desk.set(Desk::new(running.store().clone(), Arc::clone(running.reads())));
+    // Where commands are taken, reads are not answered from what stood by any more.
     queries.reads.set(Arc::clone(running.reads()));
+    commands.desk.set(Desk::new(running.store().clone(), Arc::clone(running.reads())));
     metrics.recovered(running.sources());
     let status = running.store().status();
     let announcer = tokio::spawn(health::follow(health.clone(), status.clone()));
@@ -228,6 +229,7 @@ async fn drain(
 ) {
     info!("draining");
     metrics.draining.set(1);
+    metrics.role.leave();
     notify::stopping();
     health::drain(health).await;
     sleep(config.drain_delay).await;

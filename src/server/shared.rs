@@ -1,7 +1,16 @@
 //! A ledger whose log several processes share: how this one takes part, and where calls go while
 //! the ledger is another's.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::watch;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto::ring};
@@ -109,6 +118,7 @@ pub(super) struct Role {
     pub(super) position: Gauge,
     /// When it was last followed to its end, in microseconds of the clock; the start before that.
     end_micros: Gauge,
+    leaving: AtomicBool,
 }
 
 impl Role {
@@ -116,10 +126,20 @@ impl Role {
     pub(super) fn new() -> Self {
         let now = monotonic();
         let lease = Lease::new(Arc::clone(&now));
-        let (passed_on, position, end_micros) = Default::default();
-        let role = Self { now, lease, passed_on, position, end_micros };
+        let (passed_on, position, end_micros, leaving) = Default::default();
+        let role = Self { now, lease, passed_on, position, end_micros, leaving };
         role.reached_end();
         role
+    }
+
+    /// From now on the log is left to others.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the log is left to others.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Notes how far the log was followed, and whether that is to its end.
@@ -233,14 +253,15 @@ pub(super) fn recover(
     let how = SetUp { new_log_id: *Uuid::now_v7().as_bytes(), grant: None };
     let log_id = set_up(&database, &how).map_err(DatabaseError::from)?;
     let role = &*around.role;
-    let members = Box::new(Nodes::new(database.clone(), advertised(config, at, around.listens)));
+    let address = advertised(config, at, around.listens);
+    let members = Box::new(Nodes::new(database.clone(), address.clone()));
     let new_id = Box::new(|| *Uuid::now_v7().as_bytes());
     let mut keeper = Keeper::new(members, Arc::clone(&role.lease), at.lease, new_id);
     keeper.step().map_err(|error| DatabaseError::Standby(error.into()))?;
     let membership = Membership::begin(keeper)?;
     let store = Box::new(Epochs::new(database.clone(), log_id));
     let standby = Standby::new(Arc::new(Blocks::new(database, log_id)), Arc::clone(&role.lease));
-    let standing_by = StandingBy::new(standby, config.request_id_window);
+    let standing_by = StandingBy::new(standby, config.request_id_window, address);
     Ok(standing_by.take_over(store, membership, around)?)
 }
 

@@ -69,15 +69,17 @@ pub(super) struct StandingBy {
     /// When that was last found to be durable.
     confirmed: Option<Instant>,
     request_id_window: u64,
+    /// Where this server is reached.
+    address: String,
 }
 
 impl StandingBy {
     /// Nothing of the log is read yet. Request ids will be remembered for `request_id_window`
-    /// positions.
-    pub(super) fn new(standby: Standby, request_id_window: u64) -> Self {
+    /// positions. The server is reached at `address`.
+    pub(super) fn new(standby: Standby, request_id_window: u64, address: String) -> Self {
         let following = Following::new(standby.log_id(), request_id_window);
         let (read, shown, confirmed) = Default::default();
-        Self { standby, following, read, shown, confirmed, request_id_window }
+        Self { standby, following, read, shown, confirmed, request_id_window, address }
     }
 
     /// Follows the log until it has no other owner, and takes it over. Blocks until then.
@@ -116,7 +118,8 @@ impl StandingBy {
             };
             if since(looked) >= LOOK_INTERVAL {
                 looked = Some(Instant::now());
-                if let Some(ours) = self.look(store, &around.owner, is_at_end) {
+                let may_claim = is_at_end && !around.role.is_leaving();
+                if let Some(ours) = self.look(store, &around.owner, may_claim) {
                     return Ok(ours);
                 }
             }
@@ -157,15 +160,15 @@ impl StandingBy {
         Ok(())
     }
 
-    /// Claims the log if all of it was read, or tells whose it is. Another process may know all of
-    /// it when this one does not, and serve it at once.
+    /// Claims the log if that may be, or tells whose it is. Another process may know all of it when
+    /// this one does not, and serve it at once.
     fn look(
         &mut self,
         store: &mut dyn Store,
         owner: &watch::Sender<Whose>,
-        is_at_end: bool,
+        may_claim: bool,
     ) -> Option<Owner> {
-        if is_at_end {
+        if may_claim {
             match self.standby.claim(store) {
                 Ok(Some(ours)) => {
                     owner.send_replace(Whose::Ours);
@@ -178,8 +181,23 @@ impl StandingBy {
                 }
             }
         }
-        tell_owner(store, owner);
+        self.tell_owner(store, owner);
         None
+    }
+
+    /// Tells whose the log is. One that was this server's before it was started again is nobody's:
+    /// calls would be passed on to itself.
+    fn tell_owner(&self, store: &mut dyn Store, owner: &watch::Sender<Whose>) {
+        let address = store.owner().ok().flatten().filter(|address| *address != self.address);
+        let whose = address.clone().map_or(Whose::Unknown, Whose::Other);
+        owner.send_if_modified(|known| {
+            let is_news = *known != whose;
+            if is_news {
+                info!(owner = address, "standing by: the log is another process's");
+                *known = whose;
+            }
+            is_news
+        });
     }
 
     /// Folds the blocks that come next, and shows them. Of a long log nothing is shown, nor asked
@@ -274,20 +292,6 @@ fn fold(following: &mut Following, blocks: Vec<Arc<Block>>) -> Result<(), Databa
     Ok(())
 }
 
-/// Tells whose the log is.
-fn tell_owner(store: &mut dyn Store, owner: &watch::Sender<Whose>) {
-    let address = store.owner().ok().flatten();
-    let whose = address.clone().map_or(Whose::Unknown, Whose::Other);
-    owner.send_if_modified(|known| {
-        let is_news = *known != whose;
-        if is_news {
-            info!(owner = address, "standing by: the log is another process's");
-            *known = whose;
-        }
-        is_news
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,7 +307,7 @@ mod tests {
         let (lease, mut keeper) = model.member();
         keeper.step().unwrap();
         let standby = Standby::new(Arc::new(model.clone()), lease);
-        let mut standing_by = StandingBy::new(standby, 1);
+        let mut standing_by = StandingBy::new(standby, 1, String::new());
         let ours = standing_by.standby.claim(&mut model.clone()).unwrap().unwrap();
         let (stop, stopping) = watch::channel(true);
         let stopped = standing_by.read_rest(&ours, &stopping);

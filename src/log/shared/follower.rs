@@ -13,6 +13,8 @@ pub struct Follower {
     source: Arc<dyn Source>,
     /// How far it was read.
     head: Head,
+    /// Whether what was read last ends before that.
+    is_behind: bool,
 }
 
 impl Follower {
@@ -20,7 +22,7 @@ impl Follower {
     #[must_use]
     pub fn new(source: Arc<dyn Source>) -> Self {
         let head = Head::start(&source.log_id());
-        Self { source, head }
+        Self { source, head, is_behind: false }
     }
 
     /// The id of the log.
@@ -46,7 +48,13 @@ impl Follower {
         if found.blocks.first().is_some_and(|first| first.first_position < next) {
             return Err(damaged(next, "the blocks overlap").into());
         }
-        if found.before.is_some_and(|before| before != self.head.hash) {
+        // There are several servers, and this one may have been left behind.
+        let ends = found.before.map_or(0, |(position, _)| position);
+        self.is_behind = found.blocks.is_empty() && ends < self.head.position;
+        if self.is_behind {
+            return Ok(Vec::new());
+        }
+        if found.before.is_some_and(|(_, hash)| hash != self.head.hash) {
             return Err(damaged(next, "the chain is not what it was").into());
         }
         let mut blocks = Vec::new();
@@ -60,6 +68,11 @@ impl Follower {
     /// Reads again what follows on a place that it has come to before.
     pub(super) fn go_back(&mut self, head: Head) {
         self.head = head;
+    }
+
+    /// Whether what was read last ends before what was read earlier.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// Reads over new connections from now on.

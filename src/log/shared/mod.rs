@@ -184,8 +184,8 @@ pub trait Source: Send + Sync {
     fn engine(&self) -> &'static str;
 
     /// The block that holds `position` and those that follow, as far as they end at `until` or
-    /// before: `count` of them, and fewer only where there are no more. With the chain before the
-    /// first of them; `None` where the log begins.
+    /// before: `count` of them, and fewer only where there are no more. With what comes before the
+    /// first of them.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -199,8 +199,9 @@ pub trait Source: Send + Sync {
 /// What was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Read {
-    /// The chain before the first block; `None` where the log begins.
-    pub before: Option<ChainHash>,
+    /// The last position before the first block, or before where it would be, and the chain up to
+    /// there; `None` where the log begins.
+    pub before: Option<(u64, ChainHash)>,
     /// The blocks, in order.
     pub blocks: Vec<Stored>,
 }

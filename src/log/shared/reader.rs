@@ -116,7 +116,7 @@ pub(super) fn verified(
     log_id: &LogId,
     position: u64,
 ) -> Result<Vec<(Block, ChainHash)>, Damage> {
-    let mut hash = found.before.unwrap_or_else(|| chain::start(log_id));
+    let mut hash = found.before.map_or_else(|| chain::start(log_id), |(_, hash)| hash);
     let mut next = found.blocks.first().map_or(position, |first| first.first_position);
     if next > position {
         return Err(damaged(position, "there is no block"));

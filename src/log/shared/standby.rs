@@ -50,6 +50,8 @@ pub struct Standby {
     is_at_end: bool,
     /// How far the log is known to have come where it is written, since it was read anew.
     known: u64,
+    /// How far it had come when it was claimed: nothing behind that is this process's.
+    claimed: Option<u64>,
     shared: Arc<Shared>,
 }
 
@@ -109,7 +111,8 @@ impl Standby {
     #[must_use]
     pub fn new(source: Arc<dyn Source>, lease: Arc<Lease>) -> Self {
         let shared = Arc::new(Shared::new(Arc::clone(&source), Arc::clone(&lease)));
-        Self { follower: Follower::new(source), lease, is_at_end: false, known: 0, shared }
+        let (follower, is_at_end, known, claimed) = (Follower::new(source), false, 0, None);
+        Self { follower, lease, is_at_end, known, claimed, shared }
     }
 
     /// Shows the log as far as [`Standby::confirm`] has found it to be durable.
@@ -136,9 +139,10 @@ impl Standby {
     /// # Errors
     /// [`ReadError`] when they cannot be read, or are not those that were written.
     pub fn follow(&mut self) -> Result<Vec<Arc<Block>>, ReadError> {
-        let blocks = self.follower.next(u64::MAX, READ_BLOCKS)?;
+        let blocks = self.follower.next(self.claimed.unwrap_or(u64::MAX), READ_BLOCKS)?;
         self.is_at_end = u32::try_from(blocks.len()).is_ok_and(|count| count < READ_BLOCKS);
-        if blocks.is_empty() && self.position() < self.known {
+        let is_short = blocks.is_empty() && self.position() < self.claimed.unwrap_or(self.known);
+        if is_short || self.follower.is_behind() {
             warn!("what is read of the log is not where it is written: connecting anew");
             self.begin_anew();
         }
@@ -191,7 +195,7 @@ impl Standby {
     /// [`StoreError`].
     pub fn claim(&mut self, store: &mut dyn Store) -> Result<Option<Owner>, StoreError> {
         let owner = Owner::claim(&self.lease, store)?;
-        self.known = owner.map_or(self.known, |owner| owner.position());
+        self.claimed = owner.map(|owner| owner.position());
         Ok(owner)
     }
 

@@ -195,3 +195,64 @@ fn what_the_standby_has_not_is_not_durable() {
     }
     assert_eq!(appending.join().unwrap(), Ok(Appended::Doubtful));
 }
+
+/// Intent: who waits for the row while another one joins and claims it does not put that one out,
+/// though it knows nothing of it.
+#[test]
+fn a_claim_that_has_waited_puts_nobody_out() {
+    let Some(url) = super::new_ledger() else { return };
+    let mut ledger = Ledger::new(url.clone());
+    let (gone, other) = (ledger.join(), ledger.join());
+    ledger.own(gone);
+    ledger.expire(gone);
+    let meanwhile = format!(
+        "begin;
+        insert into nodes values ('{id}', 'http://127.0.0.1:2', now() + interval '1 minute');
+        update assignment set owner = '{id}', epoch = epoch + 1;
+        select pg_sleep(1);
+        commit",
+        id = Uuid::now_v7()
+    );
+    let claiming = thread::spawn({
+        let url = url.clone();
+        move || engine::execute(&url, &meanwhile)
+    });
+    let sleeping = "select pid from pg_stat_activity where wait_event = 'PgSleep'
+        and query like '%127.0.0.1:2%'";
+    while engine::query(&url, sleeping).unwrap().is_empty() {
+        thread::sleep(LOOK_AGAIN);
+    }
+    assert_eq!(ledger.store.claim(other), Ok(None));
+    claiming.join().unwrap();
+    assert_eq!(ledger.store.owner(), Ok(Some("http://127.0.0.1:2".to_owned())));
+}
+
+/// Intent: a server that is told meanwhile to acknowledge what it may lose does not do so to who
+/// found it fit.
+#[test]
+fn what_is_acknowledged_stays_durable() {
+    let Some(server) = engine::Database::start(&[]) else { return };
+    let url = engine::ledger_of(&server.url, "told");
+    let mut ledger = Ledger::new(url.clone());
+    let node = ledger.join();
+    let epoch = ledger.own(node);
+    // What nobody waits for is not written for ten seconds.
+    for setting in ["synchronous_commit = off", "wal_writer_delay = '10s'"] {
+        engine::execute(&url, &format!("alter system set {setting}"));
+    }
+    engine::execute(&url, "select pg_reload_conf()");
+    while engine::query(&url, "show synchronous_commit").unwrap() != ["off"] {
+        thread::sleep(LOOK_AGAIN);
+    }
+    // Each session hears of it by itself.
+    thread::sleep(NOT_DURABLE_WITHIN);
+    assert_eq!(ledger.append(epoch), Ok(Appended::Durable));
+    server.crash();
+    while engine::query(&url, "select 'there'").is_ok() {
+        thread::sleep(LOOK_AGAIN);
+    }
+    while engine::query(&url, "select 'there'").is_err() {
+        thread::sleep(LOOK_AGAIN);
+    }
+    assert_eq!(ledger.events(), 1);
+}

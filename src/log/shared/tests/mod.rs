@@ -337,6 +337,11 @@ fn who_reads_a_server_that_was_left_behind_finds_out() {
     assert_eq!(standby.follow().unwrap().len(), 1);
     assert_eq!(standby.confirm(&mut store, &[]), Ok(Confirmed::Shown));
 
+    // Before what was read from it.
+    model.leave_behind(1);
+    assert!(standby.follow().unwrap().is_empty() && !standby.is_at_end());
+    assert!(standby.follow().unwrap().is_empty() && standby.is_at_end());
+
     // Whoever reads what is shown.
     model.leave_behind(1);
     assert_eq!(reader.block(3).unwrap().last_position(), 4);
@@ -346,8 +351,14 @@ fn who_reads_a_server_that_was_left_behind_finds_out() {
     node.writer.close().unwrap();
     model.leave_behind(2);
     let owner = standby.claim(&mut store).unwrap().unwrap();
-    assert!(standby.follow().unwrap().is_empty());
-    assert_eq!(standby.follow().unwrap().len(), 1);
+    // What comes after it has stood still is not its own any more.
+    model.pass(TIME);
+    model.leave_behind(3);
+    start(&model).unwrap().append().unwrap();
+    model.leave_behind(2);
+    for count in [0, 1, 0] {
+        assert_eq!(standby.follow().unwrap().len(), count);
+    }
     standby.take(Box::new(model.clone()), owner).unwrap();
     assert_eq!(read_all(&*reader), [(2, 100); 3]);
 }

@@ -284,9 +284,12 @@ impl Source for Model {
             medium.failing_reads = rest;
             return Err(StoreError::Unreachable("it fails".into()));
         }
-        let first = medium.blocks.partition_point(|block| block.last_position < position);
-        let before = first.checked_sub(1).map(|index| medium.blocks[index].hash);
-        let rest = medium.blocks.iter().take(medium.left_behind.unwrap_or(usize::MAX)).skip(first);
+        let count_there = medium.left_behind.unwrap_or(usize::MAX).min(medium.blocks.len());
+        let there = &medium.blocks[..count_there];
+        let first = there.partition_point(|block| block.last_position < position);
+        let before = first.checked_sub(1).map(|index| &there[index]);
+        let before = before.map(|block| (block.last_position, block.hash));
+        let rest = there[first..].iter();
         let blocks = rest.take(count as usize).take_while(|block| block.last_position <= until);
         Ok(Read { before, blocks: blocks.cloned().collect() })
     }
