@@ -23,7 +23,7 @@ use crate::{
 pub(super) const APPEND: &str = "
     with head as (
         update partition_head set position = $4, hash = $5, bytes = $6
-        where partition = $1 and epoch = $2 and position = $3
+        where partition = $1 and epoch = $2 and position = $3 and hash = $28
         returning partition, epoch
     ), stored as (
         insert into blocks
@@ -137,6 +137,7 @@ impl Store for Epochs {
         let payloads: Vec<&[u8]> = blocks.iter().map(|(block, _)| block.payload()).collect();
         let (epoch, from, to) = (signed(epoch), signed(before.position), signed(after.position));
         let (hash, bytes) = (after.hash.as_slice(), signed(after.bytes));
+        let hash_before = before.hash.as_slice();
         let mut values: Vec<&(dyn ToSql + Sync)> = vec![&PARTITION, &epoch, &from, &to, &hash];
         values.extend::<[&(dyn ToSql + Sync); 6]>([
             &bytes,
@@ -147,6 +148,7 @@ impl Store for Epochs {
             &payloads,
         ]);
         values.extend(columns.values());
+        values.push(&hash_before);
         let (count, is_certain) = self.link.call_once(|session| {
             session.take_warned();
             let count = session.execute(APPEND_WITHIN, APPEND, &values)?;

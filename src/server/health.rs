@@ -4,10 +4,10 @@
 //! `readiness` say the same as the command service; `liveness` says that the process runs, and
 //! never depends on the ledger, so that nobody restarts a server for a full disk.
 
-use std::pin::Pin;
+use std::{pin::Pin, time::Duration};
 
 use futures_util::{Stream, StreamExt as _, stream};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tonic::{Code, Request, Response, Status, async_trait};
 use tonic_health::{
     ServingStatus,
@@ -18,13 +18,16 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 
-use crate::{event_store::StoreStatus, wire};
+use crate::{event_store::StoreStatus, ops::notify, wire};
 
 const COMMAND_SERVICE: &str = "daybook.v1.CommandService";
 const QUERY_SERVICE: &str = "daybook.v1.QueryService";
 const WHOLE_SERVER: &str = "";
 const READINESS: &str = "readiness";
 const LIVENESS: &str = "liveness";
+
+/// How often it is looked whether the log was read.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Answers for the reporter. Beside what the library does, it keeps those who watch a name that
 /// there is not, as the protocol asks for, and ends all watches when the server stops.
@@ -104,15 +107,29 @@ pub(super) async fn follow(reporter: HealthReporter, mut status: watch::Receiver
     }
 }
 
-/// Tells whether calls can be passed on to the process whose the ledger is, as that changes.
-pub(super) async fn follow_owner(
+/// Tells whether this process stands by: all of the log was read once, and calls can be passed on
+/// to the process whose it is. Whoever replaces one server after another waits for that: one that
+/// has not read the log cannot take it over.
+pub(super) async fn follow_owner<R>(
     reporter: HealthReporter,
     mut owner: watch::Receiver<wire::Whose>,
+    reads: wire::Late<R>,
 ) {
+    let mut was_ready = false;
     loop {
-        let is_known = matches!(*owner.borrow_and_update(), wire::Whose::Other(_));
-        tell(&reporter, is_known, is_known).await;
-        if owner.changed().await.is_err() {
+        let has_read = reads.is_there();
+        let is_ready = has_read && matches!(*owner.borrow_and_update(), wire::Whose::Other(_));
+        tell(&reporter, is_ready, is_ready).await;
+        if is_ready && !was_ready {
+            notify::ready();
+        }
+        was_ready |= is_ready;
+        let changed = if has_read {
+            owner.changed().await
+        } else {
+            timeout(LOOK_AGAIN, owner.changed()).await.unwrap_or(Ok(()))
+        };
+        if changed.is_err() {
             return;
         }
     }
@@ -133,5 +150,38 @@ async fn tell(reporter: &HealthReporter, commands: bool, queries: bool) {
     for (service, serving) in services {
         let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
         reporter.set_service_status(service, status).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Intent: who replaces servers one after another waits until each could take the ledger over.
+    #[tokio::test]
+    async fn who_stands_by_is_ready_when_the_log_was_read() {
+        let reporter = HealthReporter::new();
+        let (owner, owners) = watch::channel(wire::Whose::Unknown);
+        let reads = wire::Late::default();
+        let following = tokio::spawn(follow_owner(reporter.clone(), owners, reads.clone()));
+        let health = HealthService::from_health_reporter(reporter);
+        let is_ready = async || {
+            let service = READINESS.to_owned();
+            let answer = health.check(Request::new(HealthCheckRequest { service })).await;
+            let serving = i32::from(health_check_response::ServingStatus::Serving);
+            answer.is_ok_and(|answer| answer.into_inner().status == serving)
+        };
+        owner.send_replace(wire::Whose::Other("http://127.0.0.1:1".to_owned()));
+        tokio::time::sleep(LOOK_AGAIN * 3).await;
+        assert!(!is_ready().await, "it knows the owner, and not the log");
+        reads.set(());
+        while !is_ready().await {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        owner.send_replace(wire::Whose::Unknown);
+        while is_ready().await {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        following.abort();
     }
 }

@@ -169,7 +169,8 @@ async fn serve_calls<H: Health>(
     let (reads, call_time) = (nearby.reads.clone(), limits.call_time);
     let around = Around { listens, owner, reads, call_time, stopping, role };
     let recovery = tokio::task::spawn_blocking(move || Ledger::recover(&settings, clock, &around));
-    let standing_by = tokio::spawn(health::follow_owner(health.clone(), owners.clone()));
+    let follow_owner = health::follow_owner(health.clone(), owners.clone(), nearby.reads.clone());
+    let standing_by = tokio::spawn(follow_owner);
     let mut shutdown = pin!(shutdown);
     let ledger = tokio::select! {
         ledger = recovery => ledger.map_err(|_| ServeError::Panicked("recovery"))??,
@@ -200,7 +201,7 @@ async fn serve_calls<H: Health>(
 
     let transport_ended = tokio::select! {
         () = &mut shutdown => false,
-        () = fenced(status.clone()) => false,
+        () = useless(status.clone(), config.database.is_some()) => false,
         _ = &mut transport => true,
     };
     announcer.abort();
@@ -253,10 +254,14 @@ fn ended(last: StoreStatus, transport_ended: bool) -> Result<(), ServeError> {
     }
 }
 
-/// Ends when another process has taken the log over.
-async fn fenced(mut status: watch::Receiver<StoreStatus>) {
+/// Ends when another process has taken the log over, or has to: this one appends nothing any more,
+/// and nobody else may while it is there.
+async fn useless(mut status: watch::Receiver<StoreStatus>, is_shared: bool) {
+    let is_useless = |status: &StoreStatus| {
+        *status == StoreStatus::Fenced || (is_shared && *status == StoreStatus::Latched)
+    };
     // Of a log that is damaged, or of one's own, nobody tells any more.
-    if status.wait_for(|it| *it == StoreStatus::Fenced).await.is_err() {
+    if status.wait_for(is_useless).await.is_err() {
         pending::<()>().await;
     }
 }

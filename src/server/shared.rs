@@ -253,15 +253,14 @@ pub(super) fn recover(
     let how = SetUp { new_log_id: *Uuid::now_v7().as_bytes(), grant: None };
     let log_id = set_up(&database, &how).map_err(DatabaseError::from)?;
     let role = &*around.role;
-    let address = advertised(config, at, around.listens);
-    let members = Box::new(Nodes::new(database.clone(), address.clone()));
+    let members = Box::new(Nodes::new(database.clone(), advertised(config, at, around.listens)));
     let new_id = Box::new(|| *Uuid::now_v7().as_bytes());
     let mut keeper = Keeper::new(members, Arc::clone(&role.lease), at.lease, new_id);
     keeper.step().map_err(|error| DatabaseError::Standby(error.into()))?;
     let membership = Membership::begin(keeper)?;
     let store = Box::new(Epochs::new(database.clone(), log_id));
     let standby = Standby::new(Arc::new(Blocks::new(database, log_id)), Arc::clone(&role.lease));
-    let standing_by = StandingBy::new(standby, config.request_id_window, address);
+    let standing_by = StandingBy::new(standby, config.request_id_window);
     Ok(standing_by.take_over(store, membership, around)?)
 }
 

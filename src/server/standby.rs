@@ -69,17 +69,15 @@ pub(super) struct StandingBy {
     /// When that was last found to be durable.
     confirmed: Option<Instant>,
     request_id_window: u64,
-    /// Where this server is reached.
-    address: String,
 }
 
 impl StandingBy {
     /// Nothing of the log is read yet. Request ids will be remembered for `request_id_window`
-    /// positions. The server is reached at `address`.
-    pub(super) fn new(standby: Standby, request_id_window: u64, address: String) -> Self {
+    /// positions.
+    pub(super) fn new(standby: Standby, request_id_window: u64) -> Self {
         let following = Following::new(standby.log_id(), request_id_window);
         let (read, shown, confirmed) = Default::default();
-        Self { standby, following, read, shown, confirmed, request_id_window, address }
+        Self { standby, following, read, shown, confirmed, request_id_window }
     }
 
     /// Follows the log until it has no other owner, and takes it over. Blocks until then.
@@ -181,23 +179,8 @@ impl StandingBy {
                 }
             }
         }
-        self.tell_owner(store, owner);
+        tell_owner(store, owner);
         None
-    }
-
-    /// Tells whose the log is. One that was this server's before it was started again is nobody's:
-    /// calls would be passed on to itself.
-    fn tell_owner(&self, store: &mut dyn Store, owner: &watch::Sender<Whose>) {
-        let address = store.owner().ok().flatten().filter(|address| *address != self.address);
-        let whose = address.clone().map_or(Whose::Unknown, Whose::Other);
-        owner.send_if_modified(|known| {
-            let is_news = *known != whose;
-            if is_news {
-                info!(owner = address, "standing by: the log is another process's");
-                *known = whose;
-            }
-            is_news
-        });
     }
 
     /// Folds the blocks that come next, and shows them. Of a long log nothing is shown, nor asked
@@ -292,6 +275,21 @@ fn fold(following: &mut Following, blocks: Vec<Arc<Block>>) -> Result<(), Databa
     Ok(())
 }
 
+/// Tells whose the log is. While that cannot be asked it is whose it was: others may reach what this
+/// server does not.
+fn tell_owner(store: &mut dyn Store, owner: &watch::Sender<Whose>) {
+    let Ok(address) = store.owner() else { return };
+    let whose = address.clone().map_or(Whose::Unknown, Whose::Other);
+    owner.send_if_modified(|known| {
+        let is_news = *known != whose;
+        if is_news {
+            info!(owner = address, "standing by: the log is another process's");
+            *known = whose;
+        }
+        is_news
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,7 +305,7 @@ mod tests {
         let (lease, mut keeper) = model.member();
         keeper.step().unwrap();
         let standby = Standby::new(Arc::new(model.clone()), lease);
-        let mut standing_by = StandingBy::new(standby, 1, String::new());
+        let mut standing_by = StandingBy::new(standby, 1);
         let ours = standing_by.standby.claim(&mut model.clone()).unwrap().unwrap();
         let (stop, stopping) = watch::channel(true);
         let stopped = standing_by.read_rest(&ours, &stopping);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::{member, open};
-use crate::{crash::call::Client, process::Server};
+use crate::{crash::call::Client, engine, process::Server};
 
 /// The lease of these servers.
 const LEASE: Duration = Duration::from_secs(1);
@@ -15,6 +15,9 @@ const KILLED_MAX: Duration = Duration::from_millis(1_500);
 const STOPPED_MAX: Duration = Duration::from_millis(200);
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const ROUNDS: usize = 3;
+/// How long a server may take to end whose log has failed, and how it ends.
+const ENDS_WITHIN: Duration = Duration::from_secs(20);
+const EXIT_FAILURE: i32 = 1;
 
 /// For how long no command is accepted by the one that stands by after the owner's end began.
 async fn gap(url: &str, end: impl FnOnce(&mut Server)) -> Duration {
@@ -55,4 +58,27 @@ async fn a_takeover_is_soon() {
     assert!(killed[ROUNDS / 2] <= KILLED_MAX, "{killed:?}");
     assert!(stopped[ROUNDS / 2] <= STOPPED_MAX, "{stopped:?}");
     assert!(killed[0] >= LEASE / 4, "it was taken over while its lease went on: {killed:?}");
+}
+
+/// Intent: an owner that can append nothing any more makes room for another one.
+#[tokio::test]
+async fn an_owner_whose_log_has_failed_ends() {
+    let Some(url) = super::new_ledger() else { return };
+    let mut owner = member(&url, LEASE).await;
+    let mut client = Client::new(owner.connect().await);
+    while open(&mut client).await.is_err() {
+        sleep(LOOK_AGAIN).await;
+    }
+    let refuse = "create function fail() returns trigger language plpgsql as
+            'begin raise ''not now''; end';
+        create trigger fails before insert on blocks for each row execute function fail()";
+    engine::execute(&url, refuse);
+    open(&mut client).await.unwrap_err();
+    assert_eq!(owner.exit_code(ENDS_WITHIN).await, EXIT_FAILURE, "{:?}", owner.lines());
+    engine::execute(&url, "drop trigger fails on blocks");
+    let next = member(&url, LEASE).await;
+    let mut client = Client::new(next.connect().await);
+    while open(&mut client).await.is_err() {
+        sleep(LOOK_AGAIN).await;
+    }
 }
