@@ -275,8 +275,8 @@ fn fold(following: &mut Following, blocks: Vec<Arc<Block>>) -> Result<(), Databa
     Ok(())
 }
 
-/// Tells whose the log is. While that cannot be asked it is whose it was: others may reach what this
-/// server does not.
+/// Tells whose the log is. While that cannot be asked it is whose it was: others may reach what
+/// this server does not.
 fn tell_owner(store: &mut dyn Store, owner: &watch::Sender<Whose>) {
     let Ok(address) = store.owner() else { return };
     let whose = address.clone().map_or(Whose::Unknown, Whose::Other);
