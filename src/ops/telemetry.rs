@@ -66,9 +66,10 @@ impl FromStr for LogFilter {
 
     fn from_str(text: &str) -> Result<Self, LogFilterError> {
         let wrong = text.split(',').find(|directive| !is_directive(directive));
-        let targets = text.parse().ok().filter(|_| wrong.is_none());
-        let targets = targets.ok_or_else(|| LogFilterError(wrong.unwrap_or(text).to_owned()))?;
-        Ok(Self { text: text.to_owned(), targets })
+        match (wrong, text.parse()) {
+            (None, Ok(targets)) => Ok(Self { text: text.to_owned(), targets }),
+            (wrong, _) => Err(LogFilterError(wrong.unwrap_or(text).to_owned())),
+        }
     }
 }
 

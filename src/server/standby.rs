@@ -293,7 +293,7 @@ fn tell_owner(store: &mut dyn Store, owner: &watch::Sender<Whose>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::shared::tests::{model, start};
+    use crate::log::shared::tests::{model, stand_by, start};
 
     /// What fails once the log is this process's need not end it, unless that takes too long.
     #[test]
@@ -302,9 +302,7 @@ mod tests {
         let mut node = start(&model).unwrap();
         node.append().unwrap();
         node.writer.close().unwrap();
-        let (lease, mut keeper) = model.member();
-        keeper.step().unwrap();
-        let standby = Standby::new(Arc::new(model.clone()), lease);
+        let (standby, _keeper) = stand_by(&model);
         let mut standing_by = StandingBy::new(standby, 1);
         let ours = standing_by.standby.claim(&mut model.clone()).unwrap().unwrap();
         let (stop, stopping) = watch::channel(true);

@@ -40,6 +40,13 @@ fn start_as(model: &Model, (lease, mut keeper): (Arc<Lease>, Keeper)) -> Option<
     Some(Node { writer, reader, keeper, lease })
 }
 
+/// A process that has joined, and has read nothing of the log yet.
+pub(crate) fn stand_by(model: &Model) -> (Standby, Keeper) {
+    let (lease, mut keeper) = model.member();
+    keeper.step().unwrap();
+    (Standby::new(Arc::new(model.clone()), lease), keeper)
+}
+
 impl Node {
     /// Appends one record of two events.
     pub(crate) fn append(&mut self) -> Result<Head, AppendError> {
@@ -236,9 +243,7 @@ fn what_was_not_written_so_is_never_read() {
     }
     node.writer.close().unwrap();
     model.damage(1);
-    let (lease, mut keeper) = model.member();
-    keeper.step().unwrap();
-    let mut standby = Standby::new(Arc::new(model.clone()), lease);
+    let (mut standby, _keeper) = stand_by(&model);
     match standby.follow() {
         Err(ReadError::Damaged(damage)) => assert_eq!(damage.position, 3),
         other => panic!("{other:?}"),
@@ -293,9 +298,7 @@ fn a_standby_forgets_what_the_medium_has_lost() {
     for sizes in [&[(2, 50)][..], &[(3, 50)], &[(1, 50), (4, 50)]] {
         let model = model();
         let mut node = start(&model).unwrap();
-        let (lease, mut keeper) = model.member();
-        keeper.step().unwrap();
-        let mut standby = Standby::new(Arc::new(model.clone()), lease);
+        let (mut standby, mut keeper) = stand_by(&model);
         let (reader, mut store) = (standby.reader(), model.clone());
         node.append().unwrap();
         standby.follow().unwrap();
@@ -323,9 +326,7 @@ fn a_standby_forgets_what_the_medium_has_lost() {
 fn who_reads_a_server_that_was_left_behind_finds_out() {
     let model = model();
     let mut node = start(&model).unwrap();
-    let (lease, mut keeper) = model.member();
-    keeper.step().unwrap();
-    let mut standby = Standby::new(Arc::new(model.clone()), lease);
+    let (mut standby, _keeper) = stand_by(&model);
     let (reader, mut store) = (standby.reader(), model.clone());
     node.append().unwrap();
     assert_eq!(standby.follow().unwrap().len(), 1);
@@ -367,9 +368,7 @@ fn who_reads_a_server_that_was_left_behind_finds_out() {
 fn a_standby_follows_and_takes_over() {
     let model = model();
     let mut node = start(&model).unwrap();
-    let (lease, mut keeper) = model.member();
-    keeper.step().unwrap();
-    let mut standby = Standby::new(Arc::new(model.clone()), lease);
+    let (mut standby, _keeper) = stand_by(&model);
     for round in 1..5 {
         node.append().unwrap();
         let blocks = standby.follow().unwrap();

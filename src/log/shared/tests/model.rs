@@ -143,7 +143,7 @@ impl Model {
     }
 
     /// A process that takes part: its lease, and what keeps it.
-    pub(crate) fn member(&self) -> (Arc<Lease>, Keeper) {
+    pub(super) fn member(&self) -> (Arc<Lease>, Keeper) {
         let clock = self.clone();
         self.member_by(Arc::new(move || lock(&clock.0).now))
     }
