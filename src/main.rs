@@ -17,7 +17,7 @@ use daybook::{
         telemetry,
         traces::{CollectorError, TracesError},
     },
-    postgres::{self, SetUp, StartError},
+    postgres::{self, READ_ONLY, SetUp, StartError},
     server::{self, Listeners, ServeError, shared::DatabaseError, tls::TlsError},
 };
 use tokio::{
@@ -38,7 +38,8 @@ const EXIT_USAGE: u8 = 64;
 const EXIT_DAMAGED: u8 = 65;
 /// The data directory or the network cannot be used (`EX_IOERR`).
 const EXIT_IO: u8 = 74;
-/// The data directory, or the log in the database, is another process's (`EX_TEMPFAIL`).
+/// The data directory, or the log in the database, is another process's, or not what it was
+/// (`EX_TEMPFAIL`).
 const EXIT_IN_USE: u8 = 75;
 /// Anything else.
 const EXIT_FAILURE: u8 = 1;
@@ -46,7 +47,7 @@ const EXIT_FAILURE: u8 = 1;
 const EXIT_HELP: &str = "Exit codes: 0 done, 1 failed while running, 64 wrong usage or \
     configuration, 65 the log is damaged, of an unknown format or not the expected one, 74 a \
     directory, file, address or database cannot be used, 75 the data directory, or the log in \
-    the database, is in use by another process.";
+    the database, is in use by another process or not what it was: start again.";
 
 /// An event-sourced bank ledger as a gRPC service.
 #[derive(Parser)]
@@ -383,6 +384,7 @@ fn database_exit_code(error: &DatabaseError) -> u8 {
         | DatabaseError::NoRoots => EXIT_USAGE,
         DatabaseError::UnreadableRoots { .. } => EXIT_IO,
         DatabaseError::Stopped => EXIT_FAILURE,
+        DatabaseError::Lost => EXIT_IN_USE,
         DatabaseError::Start(start) => start_exit_code(start),
         DatabaseError::Standby(StandbyError::Read(ReadError::Damaged(_)))
         | DatabaseError::Unsound(_) => EXIT_DAMAGED,
@@ -394,10 +396,16 @@ fn database_exit_code(error: &DatabaseError) -> u8 {
 
 fn start_exit_code(error: &StartError) -> u8 {
     match error {
-        StartError::Unreachable(_) | StartError::Refused(_) | StartError::Unfinished => EXIT_IO,
+        // What is read-only may be about to become the one that is written.
+        StartError::Unreachable(_)
+        | StartError::Refused(_)
+        | StartError::Unfinished
+        | StartError::Unsafe { name: READ_ONLY, .. } => EXIT_IO,
         StartError::Unsafe { .. }
         | StartError::Right { .. }
+        | StartError::NoRole(_)
         | StartError::NoLedger(_)
+        | StartError::Incomplete(_)
         | StartError::Partitions { .. } => EXIT_USAGE,
         StartError::Newer { .. } | StartError::OtherLog { .. } => EXIT_DAMAGED,
     }

@@ -21,6 +21,7 @@ def agree(objects, job, expect):
         each for each in pod["topologySpreadConstraints"]
         if each["topologyKey"] == "kubernetes.io/hostname"
         and each["whenUnsatisfiable"] == "DoNotSchedule" and each["maxSkew"] == 1
+        and each["minDomains"] == servers["replicas"]
         and each["labelSelector"]["matchLabels"].items() <= labels.items()
     ]
     expect(apart, "two may be on one machine")

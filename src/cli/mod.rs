@@ -7,6 +7,7 @@
 
 mod backup;
 mod bench;
+mod compared;
 mod connect;
 mod healthcheck;
 mod json;

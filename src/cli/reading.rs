@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use super::{CliError, progress::Progress};
+use super::{CliError, compared::Compared, progress::Progress};
 use crate::{
     event_store::REQUEST_ID_WINDOW_DEFAULT,
-    log::{Block, Damage, Head, LogId, shared::Follower},
-    postgres::{Blocks, Database, Events, Found},
+    log::{
+        Block, Damage, Head, LogId,
+        shared::{Checkpoint, Follower},
+    },
+    postgres::{Blocks, Checkpoints, Database, Events, Found},
     views::{AccountFilter, Fold},
 };
 
@@ -64,6 +67,8 @@ pub(super) struct Reading {
     pub(super) good: Head,
     /// How many blocks that is.
     pub(super) blocks: u64,
+    /// None, unless one is to be compared.
+    pub(super) checkpoint: Compared,
 }
 
 impl Reading {
@@ -76,7 +81,15 @@ impl Reading {
             until: head,
             good: Head::start(&log_id),
             blocks: 0,
+            checkpoint: Compared::none(),
         }
+    }
+
+    /// Compares the newest checkpoint with the log as well.
+    pub(super) fn compare_checkpoint(&mut self, database: &Database) {
+        let vault = Arc::new(Checkpoints::to_read(database.clone()));
+        let found = Checkpoint::find(vault, &self.follower.log_id());
+        self.checkpoint = Compared::new(found);
     }
 
     /// Reads to the end. `each` is given the blocks in order, each after it was found to be right.
@@ -98,6 +111,7 @@ impl Reading {
                 self.fold.add(&log_id, block).map_err(|wrong| {
                     Damage::in_table("blocks", block.first_position(), wrong.to_string())
                 })?;
+                self.checkpoint.look(&mut self.fold, block.last_position());
                 each(block)?;
                 self.blocks = self.blocks.saturating_add(1);
             }

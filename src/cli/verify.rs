@@ -3,21 +3,21 @@
 
 use std::{io, path::PathBuf};
 
-use super::{CliError, output, progress::Progress, reading::Reading};
+use super::{CliError, compared::Compared, output, progress::Progress, reading::Reading};
 use crate::{
     event_store::REQUEST_ID_WINDOW_DEFAULT,
     log::{
         ChainHash,
-        file::{self, StdDisk, Verified},
+        file::{AtRest, CHECKPOINT_FILE, StdDisk, Verified},
     },
     postgres::{self, Database, StartError},
     views::Fold,
 };
 
-/// Verifies a data directory that no server uses: every checksum, the hash chain, and that all
-/// events add up. Or a ledger in a database, also while servers use it: the hash chain up to the
-/// head, that all events add up, and that each has a row that says the same. Changes nothing.
-/// Prints the head position and hash.
+/// Verifies a data directory that no server uses: every checksum, the hash chain, that all events
+/// add up, and that the checkpoint says the same. Or a ledger in a database, also while servers
+/// use it: the hash chain up to the head, that all events add up, that each has a row that says the
+/// same, and the checkpoint. Changes nothing. Prints the head position and hash.
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
     /// The directory that keeps the ledger
@@ -37,18 +37,23 @@ pub struct VerifyArgs {
 /// than the expected one, and others when the directory cannot be read.
 pub fn verify(args: &VerifyArgs) -> Result<(), CliError> {
     let disk = StdDisk::open_read_only(&args.data_dir)?;
+    let log = AtRest::take(&disk)?;
+    let mut checkpoint = Compared::new(log.checkpoint());
     let mut progress = Progress::new("verify");
     let mut fold = Fold::new(REQUEST_ID_WINDOW_DEFAULT);
     let verified =
-        file::verify(&disk, &mut |done, total| progress.tell(done, total), &mut |log_id, block| {
-            fold.add(log_id, block).map_err(|wrong| wrong.to_string())
+        log.verify(&mut |done, total| progress.tell(done, total), &mut |log_id, block| {
+            fold.add(log_id, block).map_err(|wrong| wrong.to_string())?;
+            checkpoint.look(&mut fold, block.last_position());
+            Ok(())
         });
     progress.end();
     let verified = verified?;
-    print(&verified)?;
+    print(&verified, &checkpoint)?;
     if let Some(damage) = verified.damage {
         return Err(damage.into());
     }
+    checkpoint.check(CHECKPOINT_FILE)?;
     args.expect(verified.head.hash)
 }
 
@@ -62,21 +67,24 @@ pub fn verify_database(args: &VerifyArgs, database: &Database) -> Result<(), Cli
         return Err(StartError::Unfinished.into());
     }
     let mut reading = Reading::new(database, &found);
+    reading.compare_checkpoint(database);
     let verified = reading.run("verify", &mut |_| Ok(()));
     let end = match &verified {
         Ok(()) => "the head of the database",
         Err(CliError::Damaged(_)) => "damaged",
         Err(_) => return verified,
     };
-    let (head, blocks) = (reading.good, reading.blocks);
+    let Reading { good: head, blocks, checkpoint, .. } = &reading;
     output::print(|out| {
         writeln!(out, "log id    {}", uuid::Uuid::from_bytes(found.log_id))?;
         writeln!(out, "position  {}", head.position)?;
         writeln!(out, "hash      {}", blake3::Hash::from_bytes(head.hash))?;
         writeln!(out, "blocks    {blocks}")?;
+        writeln!(out, "checkpoint {checkpoint}")?;
         writeln!(out, "end       {end}")
     })?;
     verified?;
+    checkpoint.check("checkpoints")?;
     args.expect(head.hash)
 }
 
@@ -95,7 +103,7 @@ impl VerifyArgs {
 /// has none, nor has what was restored from it.
 const NOT_CLOSED: &str = "not closed in order: its server was killed, or it is a copy";
 
-fn print(verified: &Verified) -> io::Result<()> {
+fn print(verified: &Verified, checkpoint: &Compared) -> io::Result<()> {
     let end = match (&verified.damage, &verified.torn, verified.is_stopped) {
         (Some(_), _, _) => "damaged".to_owned(),
         (None, Some(torn), _) => {
@@ -110,6 +118,7 @@ fn print(verified: &Verified) -> io::Result<()> {
         writeln!(out, "hash      {}", blake3::Hash::from_bytes(verified.head.hash))?;
         writeln!(out, "segments  {}", verified.segments)?;
         writeln!(out, "frames    {}", verified.frames)?;
+        writeln!(out, "checkpoint {checkpoint}")?;
         writeln!(out, "end       {end}")
     })
 }

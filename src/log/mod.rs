@@ -8,10 +8,11 @@
 //! (durable, hash-chained segment files) and [`shared`] (a medium that several processes share,
 //! one of which owns the log). One conformance suite holds all of them to it.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 mod block;
 pub(crate) mod chain;
+mod checkpoint;
 pub mod file;
 mod group;
 pub(crate) mod guard;
@@ -23,6 +24,7 @@ pub mod shared;
 mod conformance;
 
 pub use block::{Block, Record};
+pub use checkpoint::{CheckpointFault, Checkpoints, Draft, PIECE_BYTES_MAX, Pieces};
 pub use group::Group;
 
 /// The id of a log, chosen at random when it is created and written in all its files.
@@ -75,7 +77,7 @@ pub enum AppendError {
     /// A write or a sync failed. Whether the group will be there after a restart is unknown; the
     /// writer must not be used again.
     #[error("the log failed to write or to sync: {0}")]
-    Failed(#[source] std::io::Error),
+    Failed(#[source] io::Error),
     /// The writer has failed before and appends nothing any more.
     #[error("the log is latched after an earlier failure")]
     Latched,
@@ -101,14 +103,14 @@ pub enum ReadError {
     Damaged(#[from] Damage),
     /// The medium could not be read.
     #[error("the log could not be read: {0}")]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
 }
 
 impl ReadError {
     /// The answer to a caller who asked for a position that is not in the log.
     pub(crate) fn beyond(position: u64) -> Self {
         let text = format!("position {position} is not between 1 and the head");
-        Self::Io(std::io::Error::new(std::io::ErrorKind::InvalidInput, text))
+        Self::Io(io::Error::new(io::ErrorKind::InvalidInput, text))
     }
 }
 
@@ -140,6 +142,20 @@ pub struct Scrubbed {
     pub position: u64,
     /// The first damage that was found, by the start or since.
     pub damage: Option<Damage>,
+}
+
+/// Verifies what a log has at rest, part by part: what was found is told by
+/// [`LogReader::scrubbed`].
+pub trait Scrubber: Send {
+    /// Begins again at the beginning of the log.
+    fn restart(&mut self);
+
+    /// Verifies the next part: a segment, or as much as one has. Gives whether there was one that
+    /// was not verified yet. `pace` is told how many bytes of it are done, and may wait.
+    ///
+    /// # Errors
+    /// When it cannot be read. Damage is none of them.
+    fn step(&mut self, pace: &mut dyn FnMut(u64)) -> io::Result<bool>;
 }
 
 /// The one end of a log that appends. Its methods block.
@@ -214,7 +230,7 @@ pub trait LogReader: Send + Sync {
     ///
     /// # Errors
     /// [`ReadError`] when the block is damaged or cannot be read. A position outside the log is
-    /// [`std::io::ErrorKind::InvalidInput`].
+    /// [`io::ErrorKind::InvalidInput`].
     fn block(&self, position: u64) -> Result<Arc<Block>, ReadError>;
 
     /// That block and some of those that follow it, as many as one longer read gives: for who goes

@@ -8,6 +8,7 @@
 //! Store ── one connection: append, touch, claim, seal, confirm, release
 //! Members ─ one connection: join, renew, leave
 //! Source ── a few connections: blocks by position
+//! Vault ── one connection while it is used: checkpoints
 //! Events ─ one connection: whether the rows for people say what the blocks say
 //! ```
 //! An append is one statement and one round trip: it advances the row of the head where partition,
@@ -15,6 +16,7 @@
 //! that row is held until the transaction is committed, and replicated where that is synchronous:
 //! positions have no gaps, and who sees one of them sees all before it.
 
+mod checkpoints;
 mod compare;
 mod rows;
 mod schema;
@@ -25,8 +27,11 @@ mod tls;
 
 use std::{fmt, time::Duration};
 
+use crate::log::ChainHash;
+
+pub use checkpoints::Checkpoints;
 pub use compare::Events;
-pub use schema::{Found, SetUp, StartError, begin_migration, find, set_up, set_whole};
+pub use schema::{Found, READ_ONLY, SetUp, StartError, begin_migration, find, set_up, set_whole};
 pub use source::Blocks;
 pub use store::{Epochs, Nodes};
 pub use tls::Tls;
@@ -73,6 +78,11 @@ impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database").field("hosts", &self.config.get_hosts()).finish_non_exhaustive()
     }
+}
+
+/// A hash of the chain as it is kept. Another length is no hash of anything.
+fn hash_of(bytes: &[u8]) -> ChainHash {
+    bytes.try_into().unwrap_or_default()
 }
 
 /// A number of ours as a `bigint`.

@@ -13,19 +13,26 @@ use crate::log::{Head, LogId, chain};
 /// What this version makes and works with.
 const VERSION: i32 = 1;
 const TABLES: &str = include_str!("schema.sql");
+/// What is added to tables that were made without.
+const CHECKPOINTS: &str = include_str!("checkpoints.sql");
 /// The first version of PostgreSQL that is tried.
 const SERVER_VERSION_MIN: i32 = 150_000;
+
+/// What is on where a server cannot be written, in [`StartError::Unsafe`].
+pub const READ_ONLY: &str = "read_only";
 
 /// A table, and what a node has to be allowed to do with it.
 type Rights = (&'static str, &'static [&'static str]);
 
-const RIGHTS: [Rights; 6] = [
+const RIGHTS: [Rights; 8] = [
     ("daybook_schema", &["select"]),
     ("partition_head", &["select", "update"]),
     ("nodes", &["select", "insert", "update", "delete"]),
     ("assignment", &["select", "update"]),
     ("blocks", &["select", "insert"]),
     ("events", &["select", "insert"]),
+    ("checkpoints", &["select", "insert", "update", "delete"]),
+    ("checkpoint_parts", &["select", "insert"]),
 ];
 
 /// Why a database cannot carry a ledger.
@@ -55,12 +62,21 @@ pub enum StartError {
         /// On what.
         table: &'static str,
     },
+    /// Nobody can be given rights who is not there.
+    #[error("the database has no role {0:?}: create it first")]
+    NoRole(String),
     /// There are no tables, and the user may not make them.
     #[error(
         "the database has no ledger, and the user may not make one ({0}): \
          run `daybook init` as a user that may"
     )]
     NoLedger(String),
+    /// Something was added to the tables since they were made, and the user may not add it.
+    #[error(
+        "the ledger in the database was made by an earlier daybook, and the user may not add to it \
+         ({0}): run `daybook init` as a user that may"
+    )]
+    Incomplete(String),
     /// The tables are those of a later version.
     #[error("the ledger in the database has version {found}, and this daybook knows {VERSION}")]
     Newer {
@@ -77,7 +93,10 @@ pub enum StartError {
     #[error("migrating into the ledger in the database has not ended; run `daybook migrate` again")]
     Unfinished,
     /// It has another log than the one that is to go on in it.
-    #[error("the database has another ledger: its log is {found}, not {expected}")]
+    #[error(
+        "the database has another ledger: its log is {found}, not {expected}; \
+         name a database without a ledger"
+    )]
     OtherLog {
         /// The id of that one.
         found: Uuid,
@@ -112,6 +131,9 @@ pub struct SetUp<'a> {
 /// [`StartError`]; nothing was changed then.
 pub fn set_up(database: &Database, how: &SetUp<'_>) -> Result<LogId, StartError> {
     let mut session = open(database)?;
+    if let Some(role) = how.grant {
+        expect_role(&mut session, role)?;
+    }
     make(&mut session, how.new_log_id, true)?;
     let [schema, tables @ ..] = RIGHTS;
     check_rights(&mut session, &[schema])?;
@@ -175,7 +197,7 @@ pub struct Found {
 /// [`StartError`].
 pub fn find(database: &Database) -> Result<Option<Found>, StartError> {
     let mut session = Session::open(database, Use::Read)?;
-    if !is_there(&mut session)? {
+    if !is_there(&mut session, "daybook_schema")? {
         return Ok(None);
     }
     let [schema, ..] = RIGHTS;
@@ -192,20 +214,46 @@ fn head(session: &mut Session) -> Result<Head, StartError> {
 
 /// Makes the tables of a ledger unless they are there.
 fn make(session: &mut Session, log_id: LogId, is_whole: bool) -> Result<(), StartError> {
-    if is_there(session)? {
+    if is_there(session, "daybook_schema")? {
+        return complete(session);
+    }
+    match made(create(session, log_id, is_whole))? {
+        Made::New => info!("the ledger's tables are made"),
+        Made::Before => {}
+        Made::Forbidden(text) => return Err(StartError::NoLedger(text)),
+    }
+    Ok(())
+}
+
+/// Adds what tables lack that an earlier version has made.
+fn complete(session: &mut Session) -> Result<(), StartError> {
+    if is_there(session, "checkpoints")? {
         return Ok(());
     }
-    match create(session, log_id, is_whole) {
-        Ok(()) => {
-            info!("the ledger's tables are made");
-            Ok(())
-        }
-        // Another node was faster.
-        Err(CallError::Refused(code, _)) if is_duplicate(&code) => Ok(()),
+    match made(session.batch(SET_UP_WITHIN, CHECKPOINTS))? {
+        Made::New => info!("the ledger's tables have room for checkpoints now"),
+        Made::Before => {}
+        Made::Forbidden(text) => return Err(StartError::Incomplete(text)),
+    }
+    Ok(())
+}
+
+/// What became of making tables.
+enum Made {
+    New,
+    /// Another node was faster.
+    Before,
+    Forbidden(String),
+}
+
+fn made(result: Result<(), CallError>) -> Result<Made, CallError> {
+    match result {
+        Ok(()) => Ok(Made::New),
+        Err(CallError::Refused(code, _)) if is_duplicate(&code) => Ok(Made::Before),
         Err(CallError::Refused(code, text)) if code == SqlState::INSUFFICIENT_PRIVILEGE => {
-            Err(StartError::NoLedger(text))
+            Ok(Made::Forbidden(text))
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 
@@ -241,8 +289,8 @@ fn open(database: &Database) -> Result<Session, StartError> {
     Ok(session)
 }
 
-fn is_there(session: &mut Session) -> Result<bool, CallError> {
-    let rows = session.query("select to_regclass('daybook_schema') is not null", &[])?;
+fn is_there(session: &mut Session, table: &str) -> Result<bool, CallError> {
+    let rows = session.query("select to_regclass($1) is not null", &[&table])?;
     rows.first().map_or(Ok(false), |row| Ok(row.try_get(0)?))
 }
 
@@ -252,6 +300,7 @@ fn create(session: &mut Session, log_id: LogId, is_whole: bool) -> Result<(), Ca
     // All of it is one transaction: it is sent as one text.
     let all = format!(
         "{TABLES}
+        {CHECKPOINTS}
         insert into daybook_schema (version, log_id, partitions, is_whole)
             values ({VERSION}, '{id}', {PARTITIONS}, {is_whole});
         insert into partition_head (partition, epoch, position, hash, bytes)
@@ -269,6 +318,11 @@ fn is_duplicate(code: &SqlState) -> bool {
         SqlState::UNIQUE_VIOLATION,
     ]
     .contains(code)
+}
+
+fn expect_role(session: &mut Session, role: &str) -> Result<(), StartError> {
+    let found = session.query("select from pg_roles where rolname = $1", &[&role])?;
+    if found.is_empty() { Err(StartError::NoRole(role.into())) } else { Ok(()) }
 }
 
 fn grant(session: &mut Session, role: &str) -> Result<(), CallError> {
@@ -298,7 +352,7 @@ pub(super) fn check_server(session: &mut Session) -> Result<(), CallError> {
     match unfit(session)? {
         None => Ok(()),
         // Another one may be about to become the one that is written.
-        Some(found @ StartError::Unsafe { name: "read_only", .. }) => {
+        Some(found @ StartError::Unsafe { name: READ_ONLY, .. }) => {
             Err(CallError::Unreachable(found.to_string()))
         }
         Some(found) => {
@@ -339,7 +393,7 @@ fn unfit(session: &mut Session) -> Result<Option<StartError>, CallError> {
         return unsafe_setting("server_encoding", encoding, "UTF8");
     }
     if read_only {
-        return unsafe_setting("read_only", "on".into(), "a server that can be written");
+        return unsafe_setting(READ_ONLY, "on".into(), "a server that can be written");
     }
     Ok(None)
 }

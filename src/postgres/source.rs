@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use tokio_postgres::Row;
 
 use super::{
-    Database, PARTITION,
+    Database, PARTITION, hash_of,
     session::{CallError, Link, Use},
     signed, unsigned,
 };
@@ -94,13 +94,11 @@ impl Source for Blocks {
 }
 
 fn stored(row: &Row) -> Result<Stored, CallError> {
-    let hash: &[u8] = row.try_get(3)?;
     Ok(Stored {
         first_position: unsigned(row.try_get(0)?),
         last_position: unsigned(row.try_get(1)?),
         format: u32::try_from(row.try_get::<_, i32>(2)?).unwrap_or(0),
-        // Another length is no hash of anything.
-        hash: hash.try_into().unwrap_or_default(),
+        hash: hash_of(row.try_get(3)?),
         payload: row.try_get(4)?,
     })
 }

@@ -6,7 +6,7 @@ use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use super::{
-    APPEND_WITHIN, CALL_WITHIN, Database, PARTITION,
+    APPEND_WITHIN, CALL_WITHIN, Database, PARTITION, hash_of,
     rows::Columns,
     session::{CallError, Link, Session, Use},
     signed, unsigned,
@@ -195,8 +195,7 @@ impl Store for Epochs {
             let rows = session.query(CONFIRM, &[&PARTITION, &node, &position])?;
             let Some(row) = rows.first() else { return Ok(None) };
             let hash: Option<&[u8]> = row.try_get(0)?;
-            // Another length is no hash of anything.
-            let chain = hash.map(|hash| hash.try_into().unwrap_or_default());
+            let chain = hash.map(hash_of);
             Ok(Some(Durable { chain, position: unsigned(row.try_get(1)?) }))
         };
         Ok(self.link.call(|session| session.certainly("what was read", confirm))?)
@@ -219,11 +218,9 @@ pub(super) fn head(session: &mut Session) -> Result<Option<Head>, CallError> {
 
 fn tip(row: Option<&Row>) -> Result<Option<Tip>, CallError> {
     let Some(row) = row else { return Ok(None) };
-    let hash: &[u8] = row.try_get(2)?;
     let head = Head {
         position: unsigned(row.try_get(1)?),
-        // Another length is no hash of anything.
-        hash: hash.try_into().unwrap_or_default(),
+        hash: hash_of(row.try_get(2)?),
         bytes: unsigned(row.try_get(3)?),
     };
     Ok(Some(Tip { epoch: unsigned(row.try_get(0)?), head }))

@@ -13,13 +13,15 @@ use std::{
 use tracing::{info, warn};
 
 use crate::{
-    log::file::Checkpoints,
+    log::Checkpoints,
     ops::{Clock, Counter, Gauge},
     views::{Views, save},
 };
 
 /// How often to look whether a checkpoint is due.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How long after one could not be made another is tried.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// So many accounts are told in a few milliseconds, and cost nothing beside their events.
 const FREE_ACCOUNTS: u64 = 10_000;
 /// How many events each further account is to have behind it on average: then checkpoints add
@@ -49,11 +51,13 @@ pub(super) struct CheckpointFigures {
 /// Makes checkpoints of the views.
 pub(super) struct Checkpointer {
     pub(super) views: Arc<Views>,
-    pub(super) checkpoints: Checkpoints,
+    pub(super) checkpoints: Box<dyn Checkpoints>,
     /// After how many events a checkpoint is due.
     pub(super) events: u64,
     /// The position of the newest checkpoint; 0 when there is none.
     pub(super) newest: u64,
+    /// When the last one could not be made, if it could not.
+    pub(super) failed: Option<Instant>,
     /// Set when the server is to stop.
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) clock: Arc<dyn Clock>,
@@ -87,19 +91,23 @@ impl Checkpointer {
     }
 
     fn is_due(&self) -> bool {
+        if self.failed.is_some_and(|failed| failed.elapsed() < RETRY_INTERVAL) {
+            return false;
+        }
         let accounts = self.views.books().totals().account_count.saturating_sub(FREE_ACCOUNTS);
         self.events_since() >= self.events.max(accounts.saturating_mul(EVENTS_PER_ACCOUNT))
     }
 
     fn save(&mut self, goes_on: &mut dyn FnMut(Duration) -> bool) {
         let begin = Instant::now();
-        match save(&self.views, &self.checkpoints, goes_on) {
+        match save(&self.views, &*self.checkpoints, goes_on) {
             Ok(position) => {
-                self.newest = position;
+                (self.newest, self.failed) = (position, None);
                 self.note(position, begin.elapsed());
                 info!(position, millis = millis(begin), "checkpoint");
             }
             Err(failure) => {
+                self.failed = Some(Instant::now());
                 self.figures.failed.increment();
                 warn!(%failure, "no checkpoint was made: a start will take longer");
             }

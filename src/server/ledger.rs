@@ -27,8 +27,8 @@ use super::{
 use crate::{
     event_store::{self, EventStore, History, Parts, State, Stopper},
     log::{
-        LogReader, LogWriter,
-        file::{self, Checkpoints, Directory, Scrubber, SpareMaker, StdDisk},
+        Checkpoints, LogReader, LogWriter, Scrubber,
+        file::{self, Directory, SpareMaker, StdDisk},
         memory,
         shared::Membership,
     },
@@ -45,20 +45,21 @@ pub(super) struct Ledger {
     durable: watch::Sender<u64>,
     reader: Arc<dyn LogReader>,
     writer: Option<Box<dyn LogWriter>>,
-    files: Option<Files>,
+    upkeep: Option<Upkeep>,
     membership: Option<Membership>,
     clock: Arc<dyn Clock>,
 }
 
-/// What a log in files wants done beside reading and writing.
-struct Files {
-    preparer: SpareMaker,
-    checkpoints: Checkpoints,
+/// What a durable log wants done beside reading and writing.
+struct Upkeep {
+    /// Where it is kept in files.
+    preparer: Option<SpareMaker>,
+    checkpoints: Box<dyn Checkpoints>,
     /// After how many events a checkpoint is due.
     checkpoint_events: u64,
-    /// The position of the checkpoint that the ledger was recovered from; 0 without one.
+    /// The position of the newest checkpoint; 0 without one.
     checkpoint: u64,
-    scrubber: Scrubber,
+    scrubber: Box<dyn Scrubber>,
 }
 
 /// A ledger that runs.
@@ -99,11 +100,17 @@ impl Ledger {
             return Ok(Self::alone(state, books, reader, Some(writer), None, clock));
         }
         if let Some(database) = &config.database {
-            let Owned { state, views, durable, reader, writer, membership } =
-                shared::recover(config, database, around)?;
-            let (writer, membership) = (Some(writer), Some(membership));
-            let files = None;
-            return Ok(Self { state, views, durable, reader, writer, files, membership, clock });
+            let owned = shared::recover(config, database, around)?;
+            let Owned { state, views, durable, reader, checkpoint, .. } = owned;
+            let (writer, membership) = (Some(owned.writer), Some(owned.membership));
+            let upkeep = Some(Upkeep {
+                preparer: None,
+                checkpoints: Box::new(owned.checkpoints),
+                checkpoint_events: config.checkpoint_events,
+                checkpoint,
+                scrubber: Box::new(owned.scrub),
+            });
+            return Ok(Self { state, views, durable, reader, writer, upkeep, membership, clock });
         }
         let options = file::Options::new(new_log_id, clock.now_micros());
         let take = || {
@@ -117,14 +124,14 @@ impl Ledger {
         }
         let file::Opened { reader, writer, preparer, checkpoints, scrubber, .. } = opened;
         let checkpoint_events = config.checkpoint_events;
-        let files = preparer.map(|preparer| Files {
-            preparer,
-            checkpoints,
+        let upkeep = preparer.map(|preparer| Upkeep {
+            preparer: Some(preparer),
+            checkpoints: Box::new(checkpoints),
             checkpoint_events,
             checkpoint,
-            scrubber,
+            scrubber: Box::new(scrubber),
         });
-        Ok(Self::alone(state, books, reader, writer, files, clock))
+        Ok(Self::alone(state, books, reader, writer, upkeep, clock))
     }
 
     /// One that no other process has to do with.
@@ -133,17 +140,17 @@ impl Ledger {
         books: Books,
         reader: Arc<dyn LogReader>,
         writer: Option<Box<dyn LogWriter>>,
-        files: Option<Files>,
+        upkeep: Option<Upkeep>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let (durable, _) = watch::channel(books.position());
         let views = Arc::new(Views::new(books));
-        Self { state, views, durable, reader, writer, files, membership: None, clock }
+        Self { state, views, durable, reader, writer, upkeep, membership: None, clock }
     }
 
     /// Starts its threads.
     pub(super) fn start(self, call_time: Duration) -> io::Result<Running> {
-        let Self { state, views, durable, reader, writer, files, membership, clock } = self;
+        let Self { state, views, durable, reader, writer, upkeep, membership, clock } = self;
         let position = views.books().position();
         let history = History::new(reader);
         let durable_receiver = durable.subscribe();
@@ -160,21 +167,23 @@ impl Ledger {
         let followed_log = history.clone();
         threads.push(spawn("daybook-views", move || follow(&followed_log, &followed, &wakes))?);
         let (mut checkpointer, mut scrub) = (None, None);
-        if let Some(files) = files {
-            let preparer = files.preparer;
-            threads.push(spawn("daybook-spare", move || preparer.run())?);
+        if let Some(upkeep) = upkeep {
+            if let Some(preparer) = upkeep.preparer {
+                threads.push(spawn("daybook-spare", move || preparer.run())?);
+            }
             let (stop, told) = blocking::channel();
             scrub = Some(stop);
-            let (scrubber, log) = (files.scrubber, history.clone());
+            let (scrubber, log) = (upkeep.scrubber, history.clone());
             let (told_by, figures) = (Arc::clone(&clock), Arc::clone(&sources.scrub));
             let scrubs = move || scrubber::run(scrubber, log.log(), (&*told_by, &*figures), &told);
             threads.push(spawn("daybook-scrub", scrubs)?);
             let stopping = Arc::new(AtomicBool::new(false));
             let runs = Checkpointer {
                 views,
-                checkpoints: files.checkpoints,
-                events: files.checkpoint_events,
-                newest: files.checkpoint,
+                checkpoints: upkeep.checkpoints,
+                events: upkeep.checkpoint_events,
+                newest: upkeep.checkpoint,
+                failed: None,
                 stopping: Arc::clone(&stopping),
                 clock,
                 figures: Arc::clone(&sources.checkpoints),

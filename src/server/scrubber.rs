@@ -8,7 +8,7 @@ use std::{
 use tracing::{error, warn};
 
 use crate::{
-    log::{LogReader, file::Scrubber},
+    log::{LogReader, Scrubber},
     ops::{Clock, Counter, Gauge},
 };
 
@@ -17,7 +17,7 @@ use crate::{
 const BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
 /// How many bytes are read before there is a pause.
 const RUN_BYTES: u64 = 256 * 1024;
-/// How often to look for a segment that was sealed since.
+/// How often to look whether there is more.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long after one pass the next begins.
 const PASS_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -25,7 +25,8 @@ const PASS_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// What is counted of verifying.
 #[derive(Debug, Default)]
 pub(super) struct ScrubFigures {
-    /// How many segments were read and verified since the start, each time they were.
+    /// How many segments were read and verified since the start, each time they were; where there
+    /// are none, how often as much as one has.
     pub(super) segments: Counter,
     /// When nothing was left to verify, in seconds since 1970 UTC; 0 before it was so. It stands
     /// still while all is verified again, or cannot be.
@@ -34,9 +35,9 @@ pub(super) struct ScrubFigures {
     pub(super) failing: Gauge,
 }
 
-/// Verifies the sealed segments of the log, and each day all of them again, until `stop` is gone.
+/// Verifies what of the log is at rest, and each day all of it again, until `stop` is gone.
 pub(super) fn run(
-    mut scrubber: Scrubber,
+    mut scrubber: Box<dyn Scrubber>,
     log: &dyn LogReader,
     (clock, figures): (&dyn Clock, &ScrubFigures),
     stop: &Receiver<()>,

@@ -24,14 +24,14 @@ use super::{
 use crate::{
     log::{
         Damage,
-        shared::{Keeper, Lease, Membership, Monotonic, Standby, StandbyError},
+        shared::{Keeper, Lease, Membership, Monotonic, Source, StandbyError, Vault},
     },
     ops::{
         Gauge,
         config::{Config, ConfigError, DatabaseConfig, Security},
         pem::{self, PemError},
     },
-    postgres::{Blocks, Database, Epochs, Nodes, SetUp, StartError, Tls, set_up},
+    postgres::{Blocks, Checkpoints, Database, Epochs, Nodes, SetUp, StartError, Tls, set_up},
     wire::{Elsewhere, Late, PassedOn, Queries, Reads, Whose},
 };
 
@@ -80,6 +80,12 @@ pub enum DatabaseError {
     /// The log in it could not be followed or taken over.
     #[error("the log in the database: {0}")]
     Standby(#[from] StandbyError),
+    /// It does not have what it had.
+    #[error(
+        "the database has lost what was read of the log: it was restored, or another one has \
+         taken its place that had less; a new start reads what there is"
+    )]
+    Lost,
     /// The server stops before the log was its own.
     #[error("stopped while standing by")]
     Stopped,
@@ -259,9 +265,11 @@ pub(super) fn recover(
     keeper.step().map_err(|error| DatabaseError::Standby(error.into()))?;
     let membership = Membership::begin(keeper)?;
     let store = Box::new(Epochs::new(database.clone(), log_id));
-    let standby = Standby::new(Arc::new(Blocks::new(database, log_id)), Arc::clone(&role.lease));
-    let standing_by = StandingBy::new(standby, config.request_id_window);
-    Ok(standing_by.take_over(store, membership, around)?)
+    let source: Arc<dyn Source> = Arc::new(Blocks::new(database.clone(), log_id));
+    let kept = Arc::new(Checkpoints::to_read(database.clone()));
+    let standing_by = StandingBy::begin(&source, kept, &role.lease, config.request_id_window);
+    let vault: Arc<dyn Vault> = Arc::new(Checkpoints::to_make(database));
+    Ok(standing_by.take_over(store, &vault, membership, around)?)
 }
 
 /// The time since the machine was started, which goes on while it sleeps: a lease does as well.

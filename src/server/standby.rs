@@ -2,6 +2,7 @@
 //! taking it over.
 
 use std::{
+    io,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -12,12 +13,15 @@ use tracing::{info, warn};
 
 use super::shared::{Around, DatabaseError};
 use crate::{
-    event_store::{History, State},
+    event_store::{History, HistoryError, State},
     log::{
-        Block, LogReader, LogWriter, ReadError,
-        shared::{Confirmed, Membership, Owner, Standby, StandbyError, Store},
+        Block, CheckpointFault, LogReader, LogWriter, ReadError,
+        shared::{
+            Checkpoint, Checkpoints, Confirmed, Lease, Membership, Owner, Scrub, Source, Standby,
+            StandbyError, Store, Vault,
+        },
     },
-    views::{Following, Views},
+    views::{Following, RestoreError, Views},
     wire::{Reads, Whose},
 };
 
@@ -46,6 +50,10 @@ pub(super) struct Owned {
     pub(super) reader: Arc<dyn LogReader>,
     pub(super) writer: Box<dyn LogWriter>,
     pub(super) membership: Membership,
+    pub(super) checkpoints: Checkpoints,
+    /// The position of the newest one; 0 without one.
+    pub(super) checkpoint: u64,
+    pub(super) scrub: Scrub,
 }
 
 /// What was done of the log.
@@ -71,22 +79,56 @@ pub(super) struct StandingBy {
     request_id_window: u64,
 }
 
+/// Why a checkpoint is not gone on from.
+#[derive(Debug, thiserror::Error)]
+enum ResumeError {
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error("the log before it cannot be read: {0}")]
+    History(#[from] HistoryError),
+}
+
+impl From<CheckpointFault> for ResumeError {
+    fn from(fault: CheckpointFault) -> Self {
+        Self::Restore(fault.into())
+    }
+}
+
 impl StandingBy {
-    /// Nothing of the log is read yet. Request ids will be remembered for `request_id_window`
-    /// positions.
-    pub(super) fn new(standby: Standby, request_id_window: u64) -> Self {
-        let following = Following::new(standby.log_id(), request_id_window);
+    /// Goes on from the newest checkpoint, or begins with the log if there is none of use. Request
+    /// ids will be remembered for `request_id_window` positions.
+    pub(super) fn begin(
+        source: &Arc<dyn Source>,
+        vault: Arc<dyn Vault>,
+        lease: &Arc<Lease>,
+        request_id_window: u64,
+    ) -> Self {
+        let (standby, following) = match resume(source, vault, lease, request_id_window) {
+            Ok(Some((standby, following))) => {
+                info!(position = standby.position(), "going on from the checkpoint");
+                (standby, following)
+            }
+            begins => {
+                if let Err(fault) = begins {
+                    warn!(%fault, "reading the whole log instead of the checkpoint");
+                }
+                let standby = Standby::new(Arc::clone(source), Arc::clone(lease));
+                (standby, Following::new(source.log_id(), request_id_window))
+            }
+        };
         let (read, shown, confirmed) = Default::default();
         Self { standby, following, read, shown, confirmed, request_id_window }
     }
 
-    /// Follows the log until it has no other owner, and takes it over. Blocks until then.
+    /// Follows the log until it has no other owner, and takes it over. Blocks until then. `vault`
+    /// is where checkpoints are made from then on.
     ///
     /// # Errors
     /// [`DatabaseError`].
     pub(super) fn take_over(
         mut self,
         mut store: Box<dyn Store>,
+        vault: &Arc<dyn Vault>,
         membership: Membership,
         around: &Around,
     ) -> Result<Owned, DatabaseError> {
@@ -94,12 +136,26 @@ impl StandingBy {
         info!(epoch = ours.epoch(), position = ours.position(), "the log is ours");
         self.read_rest(&ours, &around.stopping)?;
         let Self { standby, mut following, read, shown, .. } = self;
+        let (checkpoints, scrub) = (standby.checkpoints(Arc::clone(vault)), standby.scrub());
         let (writer, reader) = standby.take(store, ours)?;
         fold(&mut following, read)?;
         let (state, views) = following.end();
         let durable = shown.unwrap_or_else(|| watch::channel(0).0);
         durable.send_replace(ours.position());
-        Ok(Owned { state, views, durable, reader, writer, membership })
+        // If that cannot be told now, one is made too early.
+        let newest = vault.newest().ok().flatten();
+        let checkpoint = newest.map_or(0, |kept| kept.head.position);
+        Ok(Owned {
+            state,
+            views,
+            durable,
+            reader,
+            writer,
+            membership,
+            checkpoints,
+            checkpoint,
+            scrub,
+        })
     }
 
     /// Follows the log until it is this process's. Tells whose it is meanwhile, also while there
@@ -192,8 +248,12 @@ impl StandingBy {
     ) -> Result<Followed, DatabaseError> {
         // What is left of an earlier time was the end of the log then.
         let is_fresh = self.read.is_empty();
-        if is_fresh {
-            self.read()?;
+        if is_fresh && let Err(failure) = self.read() {
+            let is_damage = !may_pass(&failure);
+            if is_damage {
+                self.expect_shown(store)?;
+            }
+            return Err(failure);
         }
         let (count, was_at_end) = (self.read.len(), self.standby.is_at_end());
         let is_shown = match &self.shown {
@@ -205,6 +265,7 @@ impl StandingBy {
                 Confirmed::Shown => self.confirmed = Some(Instant::now()),
                 Confirmed::NoMember => return Ok(Followed { count: 0, is_at_end: false }),
                 Confirmed::Lost => {
+                    self.expect_shown(store)?;
                     warn!("the database has lost what was read of the log: reading it again");
                     self.forget();
                     return Ok(Followed { count: 0, is_at_end: false });
@@ -218,6 +279,14 @@ impl StandingBy {
         let is_at_end = is_fresh && was_at_end;
         around.role.followed(self.standby.position(), is_at_end);
         Ok(Followed { count, is_at_end })
+    }
+
+    /// Finds the database to have what was shown of the log: what else it has leads nowhere then.
+    fn expect_shown(&self, store: &mut dyn Store) -> Result<(), DatabaseError> {
+        if self.standby.has_lost_shown(store).map_err(StandbyError::from)? {
+            return Err(DatabaseError::Lost);
+        }
+        Ok(())
     }
 
     /// Forgets what was not shown.
@@ -252,6 +321,25 @@ impl StandingBy {
         reads.set(Arc::new(Reads::nearby(views, history, durable, keeps_up, *call_time)));
         self.shown = Some(shown);
     }
+}
+
+/// What the newest checkpoint tells, and where the log goes on; `None` when there is none.
+fn resume(
+    source: &Arc<dyn Source>,
+    vault: Arc<dyn Vault>,
+    lease: &Arc<Lease>,
+    request_id_window: u64,
+) -> Result<Option<(Standby, Following)>, ResumeError> {
+    let log_id = source.log_id();
+    let Some(mut checkpoint) = Checkpoint::find(vault, &log_id)? else {
+        return Ok(None);
+    };
+    let found = Standby::resume(Arc::clone(source), Arc::clone(lease), checkpoint.head());
+    let standby = found.map_err(|failure| CheckpointFault::Io(io::Error::other(failure)))?;
+    let standby = standby.ok_or(CheckpointFault::Foreign)?;
+    let mut following = Following::resume(log_id, request_id_window, &mut checkpoint)?;
+    following.recall(&History::new(standby.reader_of_read()), standby.position())?;
+    Ok(Some((standby, following)))
 }
 
 /// Whether it may be otherwise when it is tried again.
@@ -293,7 +381,7 @@ fn tell_owner(store: &mut dyn Store, owner: &watch::Sender<Whose>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::shared::tests::{model, stand_by, start};
+    use crate::log::shared::tests::{join, model, start};
 
     /// What fails once the log is this process's need not end it, unless that takes too long.
     #[test]
@@ -302,8 +390,10 @@ mod tests {
         let mut node = start(&model).unwrap();
         node.append().unwrap();
         node.writer.close().unwrap();
-        let (standby, _keeper) = stand_by(&model);
-        let mut standing_by = StandingBy::new(standby, 1);
+        let (lease, _keeper) = join(&model);
+        let (source, vault) = (Arc::new(model.clone()), Arc::new(model.clone()));
+        let source: Arc<dyn Source> = source;
+        let mut standing_by = StandingBy::begin(&source, vault, &lease, 1);
         let ours = standing_by.standby.claim(&mut model.clone()).unwrap().unwrap();
         let (stop, stopping) = watch::channel(true);
         let stopped = standing_by.read_rest(&ours, &stopping);

@@ -17,23 +17,18 @@ use crate::{
         OWNER_CHARS_MAX, SagaId,
     },
     event_store::{Chain, Codec, EventIds, Malformed, Reader, State, put_number},
-    log::{
-        LogId,
-        file::{Checkpoint, CheckpointFault, Checkpoints, Mark},
-    },
+    log::{CheckpointFault, Checkpoints, Draft, LogId, Pieces},
 };
 
 /// How long to wait between looking whether the views have come to the place to be told.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
-/// How long to let others have the books between two pieces.
-const PIECE_INTERVAL: Duration = Duration::from_micros(100);
 /// How many bytes a character of UTF-8 takes at most.
 const CHAR_BYTES_MAX: usize = 4;
 
 /// Why a checkpoint gives no state.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The file is of no use.
+    /// It is of no use as it is kept.
     #[error(transparent)]
     Fault(#[from] CheckpointFault),
     /// A piece does not say what a checkpoint says.
@@ -66,28 +61,33 @@ pub enum SaveError {
 /// [`SaveError`]; the checkpoint before is then still the one that counts.
 pub fn save(
     views: &Views,
-    checkpoints: &Checkpoints,
+    checkpoints: &dyn Checkpoints,
     goes_on: &mut dyn FnMut(Duration) -> bool,
 ) -> Result<u64, SaveError> {
-    let Some(mark) = freeze(views, checkpoints, goes_on)? else { return Ok(0) };
-    let saved = write(views, checkpoints, &mark, goes_on);
+    let Some(mut draft) = freeze(views, checkpoints, goes_on)? else { return Ok(0) };
+    let position = draft.position();
+    let written = write(views, &mut *draft, goes_on);
     views.books_mut().thaw();
-    if saved.is_err() {
-        checkpoints.remove_draft()?;
+    match written {
+        Ok(()) => draft.finish()?,
+        Err(failure) => {
+            draft.discard()?;
+            return Err(failure);
+        }
     }
-    saved.map(|()| mark.position)
+    Ok(position)
 }
 
 /// Freezes the books at the end of the log, once they have come there.
 fn freeze(
     views: &Views,
-    checkpoints: &Checkpoints,
+    checkpoints: &dyn Checkpoints,
     goes_on: &mut dyn FnMut(Duration) -> bool,
-) -> Result<Option<Mark>, SaveError> {
-    let mark = loop {
-        let Some(mark) = checkpoints.mark() else { return Ok(None) };
-        if views.books_mut().freeze_at(mark.position) {
-            break mark;
+) -> Result<Option<Box<dyn Draft>>, SaveError> {
+    let draft = loop {
+        let Some(draft) = checkpoints.begin() else { return Ok(None) };
+        if views.books_mut().freeze_at(draft.position()) {
+            break draft;
         }
     };
     while !views.books().is_frozen() {
@@ -101,25 +101,22 @@ fn freeze(
             return Err(end);
         }
     }
-    Ok(Some(mark))
+    Ok(Some(draft))
 }
 
 fn write(
     views: &Views,
-    checkpoints: &Checkpoints,
-    mark: &Mark,
+    draft: &mut dyn Draft,
     goes_on: &mut dyn FnMut(Duration) -> bool,
 ) -> Result<(), SaveError> {
-    let mut draft = checkpoints.create(mark)?;
     loop {
         let piece = views.books_mut().next_frozen_piece();
-        let Some(piece) = piece else { break };
+        let Some(piece) = piece else { return Ok(()) };
         draft.push(&piece)?;
-        if !goes_on(PIECE_INTERVAL) {
+        if !goes_on(draft.pause()) {
             return Err(SaveError::Stopped);
         }
     }
-    Ok(draft.finish()?)
 }
 
 /// Begins the piece that goes before all others.
@@ -131,6 +128,28 @@ pub(super) fn summary(position: u64, time_micros: i64, transaction_count: u64) -
     summary
 }
 
+/// Whether a checkpoint tells what the books are. There is one way to tell them.
+///
+/// # Errors
+/// [`CheckpointFault`] when it cannot be read.
+pub(super) fn is_told_by(
+    books: &mut Books,
+    checkpoint: &mut dyn Pieces,
+) -> Result<bool, CheckpointFault> {
+    books.freeze_at(checkpoint.position());
+    let told = loop {
+        let (ours, theirs) = (books.next_frozen_piece(), checkpoint.next_piece());
+        match theirs {
+            Ok(theirs) if ours.as_deref() != theirs => break Ok(false),
+            Ok(None) => break Ok(true),
+            Ok(Some(_)) => {}
+            Err(fault) => break Err(fault),
+        }
+    };
+    books.thaw();
+    told
+}
+
 /// State and books as a checkpoint tells them. Request ids will be remembered for
 /// `request_id_window` positions; those of before are still to be recalled.
 ///
@@ -139,9 +158,9 @@ pub(super) fn summary(position: u64, time_micros: i64, transaction_count: u64) -
 pub(super) fn restore(
     log_id: LogId,
     request_id_window: u64,
-    checkpoint: &mut Checkpoint,
+    checkpoint: &mut dyn Pieces,
 ) -> Result<(State, Books), RestoreError> {
-    let position = checkpoint.resume().position();
+    let position = checkpoint.position();
     let first = checkpoint.next_piece()?.ok_or(Inconsistent)?;
     let codec = Codec::new(EventIds::new(log_id));
     let (mut restoring, told) = read_summary(codec, request_id_window, first)?;
@@ -241,4 +260,134 @@ impl Restoring {
 
 fn read_time(reader: &mut Reader<'_>) -> Result<i64, RestoreError> {
     Ok(i64::try_from(reader.number()?).map_err(|_| Inconsistent)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{
+        domain::{Action, Command, Owner},
+        event_store::{Entry, Verdict},
+        log::{Group, memory},
+        views::Fold,
+    };
+
+    const LOG_ID: LogId = [7; 16];
+    const TIME: i64 = 1_700_000_000_000_000;
+
+    /// Pieces of a place in the log.
+    #[derive(Clone, Debug, Default)]
+    struct Told {
+        position: u64,
+        pieces: Vec<Vec<u8>>,
+        next: usize,
+    }
+
+    impl Pieces for Told {
+        fn position(&self) -> u64 {
+            self.position
+        }
+
+        fn next_piece(&mut self) -> Result<Option<&[u8]>, CheckpointFault> {
+            self.next += 1;
+            Ok(self.pieces.get(self.next - 1).map(Vec::as_slice))
+        }
+    }
+
+    /// Where one checkpoint is made.
+    struct Place(u64, Arc<Mutex<Told>>);
+
+    impl Checkpoints for Place {
+        fn begin(&self) -> Option<Box<dyn Draft>> {
+            Some(Box::new(Self(self.0, Arc::clone(&self.1))))
+        }
+    }
+
+    impl Draft for Place {
+        fn position(&self) -> u64 {
+            self.0
+        }
+
+        fn pause(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn push(&mut self, piece: &[u8]) -> io::Result<()> {
+            self.1.lock().unwrap().pieces.push(piece.to_vec());
+            Ok(())
+        }
+
+        fn finish(self: Box<Self>) -> io::Result<()> {
+            self.1.lock().unwrap().position = self.0;
+            Ok(())
+        }
+
+        fn discard(self: Box<Self>) -> io::Result<()> {
+            unreachable!("nothing fails")
+        }
+    }
+
+    /// A log of two accounts with these balances: what it is folded to after each of them.
+    fn folded(balances: [i64; 2]) -> (Fold, [Told; 2]) {
+        let (mut writer, reader) = memory::open(LOG_ID);
+        let (mut state, _) = Fold::new(1_024).finish(LOG_ID);
+        let mut fold = Fold::new(1_024);
+        let told = [0, 1].map(|index| {
+            let entry = opening(&mut state, index, balances[index]);
+            let position = index as u64 + 1;
+            let mut group = Group::new(position);
+            group.push(1, |bytes| state.codec().encode(&entry, bytes));
+            writer.append(&group).unwrap();
+            let blocks: Vec<_> =
+                (1..=position).map(|position| reader.block(position).unwrap()).collect();
+            let mut whole = Fold::new(1_024);
+            for block in &blocks {
+                whole.add(&LOG_ID, block).unwrap();
+            }
+            fold.add(&LOG_ID, &blocks[index]).unwrap();
+            let told = Arc::default();
+            let place = Place(position, Arc::clone(&told));
+            let views = Views::new(whole.finish(LOG_ID).1);
+            assert_eq!(save(&views, &place, &mut |_| true).unwrap(), position);
+            told.lock().unwrap().clone()
+        });
+        (fold, told)
+    }
+
+    fn opening(state: &mut State, index: usize, balance: i64) -> Entry {
+        let action = Action::OpenAccount {
+            account_id: AccountId::new(uuid::Uuid::from_u128(index as u128 + 1)),
+            account_id_given: true,
+            owner: Owner::new("Ada").unwrap(),
+            currency: CurrencyCode::USD,
+            initial_balance: Balance::new(balance).unwrap(),
+            expected_version: None,
+        };
+        let (command, mut entry) = (Command { request_id: None, action }, Entry::default());
+        let verdict = state.decide(&command, None, TIME, &mut entry);
+        assert!(matches!(verdict, Verdict::Accepted));
+        entry
+    }
+
+    /// Intent: a balance that no event has made is found, though every checksum is right.
+    #[test]
+    fn what_the_log_does_not_say_is_found() {
+        let (mut fold, [first, same]) = folded([5, 9]);
+        let (_, [_, other]) = folded([5, 10]);
+        let mut short = same.clone();
+        short.pieces.pop();
+        let mut long = same.clone();
+        long.pieces.push(vec![1]);
+        assert!(fold.is_told_by(&mut same.clone()).unwrap());
+        for mut wrong in [other, short, long, Told { position: 2, ..first.clone() }, first] {
+            assert!(!fold.is_told_by(&mut wrong).unwrap(), "{wrong:?}");
+        }
+        assert!(fold.is_told_by(&mut same.clone()).unwrap(), "the fold is as it was");
+    }
 }

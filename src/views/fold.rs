@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::{
     Books, Views,
-    checkpoint::{RestoreError, restore},
+    checkpoint::{RestoreError, is_told_by, restore},
 };
 use crate::{
     domain::Inconsistent,
-    event_store::{Codec, EventIds, Few, Malformed, ReplayError, State},
-    log::{Block, LogId, file::Checkpoint},
+    event_store::{Codec, EventIds, Few, History, HistoryError, Malformed, ReplayError, State},
+    log::{Block, CheckpointFault, LogId, Pieces},
 };
 
 /// State and books in the making, block by block.
@@ -48,7 +48,7 @@ impl Fold {
     pub fn resume(
         log_id: LogId,
         request_id_window: u64,
-        checkpoint: &mut Checkpoint,
+        checkpoint: &mut dyn Pieces,
     ) -> Result<Self, RestoreError> {
         let folded = Some(restore(log_id, request_id_window, checkpoint)?);
         Ok(Self { request_id_window, folded, few: Few::default() })
@@ -68,6 +68,15 @@ impl Fold {
         let window = self.request_id_window;
         let (state, books) = self.folded.get_or_insert_with(|| nothing(*log_id, window));
         fold(state, books, &mut self.few, block)
+    }
+
+    /// Whether a checkpoint of the place that was folded to tells what the blocks add up to.
+    ///
+    /// # Errors
+    /// [`CheckpointFault`] when it cannot be read.
+    pub fn is_told_by(&mut self, checkpoint: &mut dyn Pieces) -> Result<bool, CheckpointFault> {
+        let Some((_, books)) = &mut self.folded else { return Ok(false) };
+        is_told_by(books, checkpoint)
     }
 
     /// What the blocks of the log with this id add up to.
@@ -91,6 +100,27 @@ impl Following {
     pub fn new(log_id: LogId, request_id_window: u64) -> Self {
         let (state, books) = nothing(log_id, request_id_window);
         Self { state, views: Arc::new(Views::new(books)), few: Few::default() }
+    }
+
+    /// From a checkpoint on. The request ids of before are still to be recalled.
+    ///
+    /// # Errors
+    /// [`RestoreError`] when the checkpoint is of no use.
+    pub fn resume(
+        log_id: LogId,
+        request_id_window: u64,
+        checkpoint: &mut dyn Pieces,
+    ) -> Result<Self, RestoreError> {
+        let (state, books) = restore(log_id, request_id_window, checkpoint)?;
+        Ok(Self { state, views: Arc::new(Views::new(books)), few: Few::default() })
+    }
+
+    /// Reads the request ids again that are to be remembered, up to the position of the checkpoint.
+    ///
+    /// # Errors
+    /// [`HistoryError`] when the log cannot be read there.
+    pub fn recall(&mut self, history: &History, until: u64) -> Result<(), HistoryError> {
+        self.state.recall(history, until)
     }
 
     /// Folds the block of the log that comes next.

@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod cable;
+mod checkpoints;
 mod cluster;
 mod cut_off;
 mod fencing;

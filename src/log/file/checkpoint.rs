@@ -1,13 +1,8 @@
-//! Checkpoints: what the log up to a place was folded into, kept beside it, so that a start need
-//! read only what came after.
-//!
-//! This file keeps pieces of bytes and the place that they belong to; what they say is the matter
-//! of whoever folded. A checkpoint is derived and disposable: one that is missing, damaged, of
-//! another format, or of a place that the log does not have is left alone, and the start reads the
-//! whole log. A new one takes the place of the old one when it is durable, and not before.
+//! Checkpoints in files: see [`Checkpoints`](crate::log::Checkpoints).
 //!
 //! # The file, version 1
-//! One sector, then the pieces one after another. Integers are little-endian.
+//! One sector, then the pieces one after another, framed by [`Framing`] with the sector's checksum.
+//! Integers are little-endian.
 //!
 //! | bytes | what |
 //! | --- | --- |
@@ -21,19 +16,19 @@
 //! | 80..88 | offset in it of the frame that ends with this position, u64 |
 //! | 88..96 | how many bytes the segments before that one have, u64 |
 //! | 96..512 | zero |
-//!
-//! A piece is its length (u32, at most 64 KiB), the CRC-32C (u32) of the header's checksum, the
-//! piece's number (u64, from 0), its length and its bytes, and the bytes. One of length 0 ends the
-//! file.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crc32c::{crc32c, crc32c_append};
+use crc32c::crc32c;
 
+use crate::log::checkpoint::{
+    self, CheckpointFault, Framing, PIECE_BYTES_MAX, PIECE_HEADER_BYTES, Pieces,
+};
 use crate::log::{ChainHash, LogId};
 
-use super::bytes::{Put, Take, narrow, wide};
+use super::bytes::{Put, Take, wide};
 use super::catalog::Catalog;
 use super::disk::{Disk, DiskFile, read_up_to, write_all_at};
 use super::frame::{FRAME_BYTES_MAX, FrameHeader, Kind, Tie};
@@ -47,24 +42,21 @@ pub const CHECKPOINT_FILE: &str = "checkpoint";
 /// The name of a checkpoint in the making.
 const DRAFT_FILE: &str = "checkpoint.tmp";
 
-/// How large a piece may be: bounds what is read before its checksum has been seen.
-pub const PIECE_BYTES_MAX: usize = 64 * 1024;
-
 const MAGIC: [u8; 8] = *b"DAYBCKPT";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 512;
-/// A piece's length and its checksum.
-const PIECE_HEADER_BYTES: usize = 8;
 
 /// How much of a checkpoint is written before it is synced: little enough that the log's own
 /// syncs, on the same file system at the same time, do not wait long behind it.
 const SYNC_BYTES: u64 = 4 * 1024 * 1024;
+/// How long to let others have the disk between two pieces.
+const PIECE_INTERVAL: Duration = Duration::from_micros(100);
 
 /// The end of a group of records: a place where reading the log can begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub(super) struct Mark {
     /// The newest position before the place; 1 or more.
-    pub position: u64,
+    pub(super) position: u64,
     pub(super) hash: ChainHash,
     pub(super) place: Place,
 }
@@ -94,30 +86,12 @@ impl Resume {
     }
 }
 
-/// Why a checkpoint is of no use.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckpointFault {
-    /// It is not what was written.
-    #[error("the checkpoint is damaged or not finished")]
-    Damaged,
-    /// It is of a format that this program does not know.
-    #[error("the checkpoint is of format version {0}")]
-    Version(u32),
-    /// The log does not have what it was folded from.
-    #[error("the checkpoint is not one of this log as it is")]
-    Foreign,
-    /// The medium failed.
-    #[error("the checkpoint cannot be read: {0}")]
-    Io(#[from] io::Error),
-}
-
 /// A checkpoint that fits the log; its pieces are yet to be read.
 pub struct Checkpoint {
     window: Window,
     resume: Resume,
-    seed: u32,
+    framing: Framing,
     offset: u64,
-    number: u64,
 }
 
 impl Mark {
@@ -226,8 +200,8 @@ impl Checkpoint {
         let resume = Mark::decode(&sector, &catalog.log_id())?.find(disk, catalog)?;
         let mut window = Window::new();
         window.turn_to(file);
-        let (seed, offset) = (crc32c(&sector), wide(HEADER_BYTES));
-        Ok(Some(Self { window, resume, seed, offset, number: 0 }))
+        let (framing, offset) = (Framing::new(crc32c(&sector)), wide(HEADER_BYTES));
+        Ok(Some(Self { window, resume, framing, offset }))
     }
 
     /// The place in the log that it belongs to.
@@ -235,38 +209,20 @@ impl Checkpoint {
     pub fn resume(&self) -> Resume {
         self.resume
     }
+}
 
-    /// The next piece; `None` after the last one.
-    ///
-    /// # Errors
-    /// [`CheckpointFault`]; then nothing that was read of it may be used.
-    pub fn next_piece(&mut self) -> Result<Option<&[u8]>, CheckpointFault> {
+impl Pieces for Checkpoint {
+    fn position(&self) -> u64 {
+        self.resume.position()
+    }
+
+    fn next_piece(&mut self) -> Result<Option<&[u8]>, CheckpointFault> {
         let bytes = self.window.get(self.offset, PIECE_HEADER_BYTES + PIECE_BYTES_MAX)?;
-        let (header, rest) =
-            bytes.split_first_chunk::<PIECE_HEADER_BYTES>().ok_or(CheckpointFault::Damaged)?;
-        let mut take = Take(header);
-        let (length, checksum) = (take.u32(), take.u32());
-        let piece = rest.get(..narrow(length.into())).ok_or(CheckpointFault::Damaged)?;
-        if checksum != piece_checksum(self.seed, self.number, piece) {
-            return Err(CheckpointFault::Damaged);
-        }
-        self.number = self.number.saturating_add(1);
+        let piece = self.framing.unframe(bytes)?;
         self.offset =
-            self.offset.saturating_add(wide(PIECE_HEADER_BYTES)).saturating_add(length.into());
+            self.offset.saturating_add(wide(PIECE_HEADER_BYTES)).saturating_add(wide(piece.len()));
         Ok(Some(piece).filter(|piece| !piece.is_empty()))
     }
-}
-
-fn piece_checksum(seed: u32, number: u64, piece: &[u8]) -> u32 {
-    let head = crc32c_append(crc32c(&seed.to_le_bytes()), &number.to_le_bytes());
-    crc32c_append(crc32c_append(head, &piece_length(piece)), piece)
-}
-
-fn piece_length(piece: &[u8]) -> [u8; 4] {
-    let Ok(length) = u32::try_from(piece.len()) else {
-        unreachable!("a piece has at most {PIECE_BYTES_MAX} bytes")
-    };
-    length.to_le_bytes()
 }
 
 /// Where checkpoints of an open log are made. Cheap to clone.
@@ -277,43 +233,26 @@ pub struct Checkpoints {
 }
 
 /// A checkpoint in the making.
-pub struct Draft {
+struct Draft {
     disk: Arc<dyn Disk>,
+    mark: Mark,
+    log_id: LogId,
+    /// There is none before the first piece.
+    file: Option<DraftFile>,
+}
+
+/// Its file.
+struct DraftFile {
     file: Arc<dyn DiskFile>,
-    seed: u32,
-    number: u64,
+    framing: Framing,
     length: u64,
     synced: u64,
 }
 
-impl Checkpoints {
-    /// The place where the log ends now; `None` when it has no record.
-    #[must_use]
-    pub fn mark(&self) -> Option<Mark> {
-        self.shared.mark()
-    }
-
-    /// Begins a checkpoint of what the log up to a mark was folded into. It counts only when
-    /// [`Draft::finish`] has returned.
-    ///
-    /// # Errors
-    /// When the file cannot be made.
-    pub fn create(&self, mark: &Mark) -> io::Result<Draft> {
-        remove_draft(&*self.disk)?;
-        let header = mark.encode(&self.shared.id());
-        let file = self.disk.create(DRAFT_FILE)?;
-        write_all_at(&*file, &header, 0)?;
-        let disk = Arc::clone(&self.disk);
-        let (seed, length) = (crc32c(&header), wide(HEADER_BYTES));
-        Ok(Draft { disk, file, seed, number: 0, length, synced: 0 })
-    }
-
-    /// Gives back the room of a checkpoint that was not finished.
-    ///
-    /// # Errors
-    /// When the file cannot be removed.
-    pub fn remove_draft(&self) -> io::Result<()> {
-        remove_draft(&*self.disk)
+impl checkpoint::Checkpoints for Checkpoints {
+    fn begin(&self) -> Option<Box<dyn checkpoint::Draft>> {
+        let (disk, log_id) = (Arc::clone(&self.disk), self.shared.id());
+        Some(Box::new(Draft { disk, mark: self.shared.mark()?, log_id, file: None }))
     }
 }
 
@@ -326,41 +265,70 @@ pub(super) fn remove_draft(disk: &dyn Disk) -> io::Result<()> {
 }
 
 impl Draft {
-    /// Adds a piece.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    ///
-    /// # Panics
-    /// When the piece is empty or has more than [`PIECE_BYTES_MAX`] bytes: that is a defect of the
-    /// caller.
-    pub fn push(&mut self, piece: &[u8]) -> io::Result<()> {
+    fn file(&mut self) -> io::Result<&mut DraftFile> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => DraftFile::create(&*self.disk, &self.mark, &self.log_id)?,
+        };
+        Ok(self.file.insert(file))
+    }
+
+    fn put_in_place(&mut self) -> io::Result<()> {
+        let file = self.file()?;
+        file.write(&[])?;
+        file.file.sync_data()?;
+        self.disk.rename(DRAFT_FILE, CHECKPOINT_FILE)?;
+        self.disk.sync_dir()
+    }
+}
+
+impl DraftFile {
+    fn create(disk: &dyn Disk, mark: &Mark, log_id: &LogId) -> io::Result<Self> {
+        remove_draft(disk)?;
+        let header = mark.encode(log_id);
+        let file = disk.create(DRAFT_FILE)?;
+        write_all_at(&*file, &header, 0)?;
+        let framing = Framing::new(crc32c(&header));
+        Ok(Self { file, framing, length: wide(HEADER_BYTES), synced: 0 })
+    }
+
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        let bytes = self.framing.frame(piece);
+        write_all_at(&*self.file, &bytes, self.length)?;
+        self.length = self.length.saturating_add(wide(bytes.len()));
+        Ok(())
+    }
+}
+
+impl checkpoint::Draft for Draft {
+    fn position(&self) -> u64 {
+        self.mark.position
+    }
+
+    fn pause(&self) -> Duration {
+        PIECE_INTERVAL
+    }
+
+    fn push(&mut self, piece: &[u8]) -> io::Result<()> {
         assert!((1..=PIECE_BYTES_MAX).contains(&piece.len()), "a piece of {} bytes", piece.len());
-        self.write(piece)?;
-        if self.length.saturating_sub(self.synced) >= SYNC_BYTES {
-            self.file.sync_data()?;
-            self.synced = self.length;
+        let file = self.file()?;
+        file.write(piece)?;
+        if file.length.saturating_sub(file.synced) >= SYNC_BYTES {
+            file.file.sync_data()?;
+            file.synced = file.length;
         }
         Ok(())
     }
 
-    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
-        let checksum = piece_checksum(self.seed, self.number, piece);
-        let bytes = [&piece_length(piece)[..], &checksum.to_le_bytes(), piece].concat();
-        write_all_at(&*self.file, &bytes, self.length)?;
-        self.number = self.number.saturating_add(1);
-        self.length = self.length.saturating_add(wide(bytes.len()));
-        Ok(())
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
+        let put = self.put_in_place();
+        if put.is_err() {
+            remove_draft(&*self.disk)?;
+        }
+        put
     }
 
-    /// Puts it in the place of the one before. Durable when it returns.
-    ///
-    /// # Errors
-    /// When that failed; then the one before may still be there.
-    pub fn finish(mut self) -> io::Result<()> {
-        self.write(&[])?;
-        self.file.sync_data()?;
-        self.disk.rename(DRAFT_FILE, CHECKPOINT_FILE)?;
-        self.disk.sync_dir()
+    fn discard(self: Box<Self>) -> io::Result<()> {
+        remove_draft(&*self.disk)
     }
 }

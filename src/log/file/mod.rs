@@ -48,9 +48,7 @@ mod verify;
 mod window;
 mod writer;
 
-pub use checkpoint::{
-    CHECKPOINT_FILE, Checkpoint, CheckpointFault, Checkpoints, Draft, Mark, PIECE_BYTES_MAX, Resume,
-};
+pub use checkpoint::{CHECKPOINT_FILE, Checkpoint, Checkpoints, Resume};
 pub use copy::{Copied, CopyError, RESTORE_FILE};
 pub use disk::{Disk, DiskFile, LOCK_FILE, Lock, StdDisk};
 pub use rebuild::Rebuild;

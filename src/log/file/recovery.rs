@@ -24,7 +24,9 @@ use crate::log::{FORMAT_VERSION, LogId, LogWriter, chain};
 
 use super::bytes::{narrow, wide};
 use super::catalog::{Catalog, open_file};
-use super::checkpoint::{self, Checkpoint, CheckpointFault, Checkpoints, Resume};
+use crate::log::CheckpointFault;
+
+use super::checkpoint::{self, Checkpoint, Checkpoints, Resume};
 use super::copy::refuse_half_restored;
 use super::disk::{Disk, DiskFile, write_all_at};
 use super::frame::group_bytes_bound;

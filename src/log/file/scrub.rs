@@ -1,9 +1,10 @@
 //! The scrub: reads the sealed segments again while the log is used, so that rot in what nobody
 //! reads is found while there is a backup from before. It changes nothing.
 
+use std::io;
 use std::sync::Arc;
 
-use crate::log::Damage;
+use crate::log::{self, Damage};
 
 use super::OpenError;
 use super::catalog::{Entry, open_file};
@@ -25,18 +26,8 @@ impl Scrubber {
         Self { disk, shared, next }
     }
 
-    /// Begins again with the first segment.
-    pub fn restart(&mut self) {
-        self.next = 1;
-    }
-
-    /// Verifies the next segment, every byte and that the one after it continues it; what was found
-    /// is told by [`crate::log::LogReader::scrubbed`]. Gives whether there was one that is sealed.
-    /// `pace` is told how many bytes of it are done, and may wait.
-    ///
-    /// # Errors
-    /// [`OpenError`] when the files cannot be read. Damage is none of them.
-    pub fn step(&mut self, pace: &mut dyn FnMut(u64)) -> Result<bool, OpenError> {
+    /// Verifies the next sealed segment, every byte and that the one after it continues it.
+    fn verify_next(&mut self, pace: &mut dyn FnMut(u64)) -> Result<bool, OpenError> {
         if self.shared.newest_segment().is_none_or(|newest| self.next >= newest) {
             return Ok(false);
         }
@@ -65,5 +56,15 @@ impl Scrubber {
         self.shared.note_scrubbed(first_position, joint.position(), damage);
         self.next = number.saturating_add(1);
         Ok(true)
+    }
+}
+
+impl log::Scrubber for Scrubber {
+    fn restart(&mut self) {
+        self.next = 1;
+    }
+
+    fn step(&mut self, pace: &mut dyn FnMut(u64)) -> io::Result<bool> {
+        self.verify_next(pace).map_err(io::Error::other)
     }
 }

@@ -1,9 +1,10 @@
 //! Verification: looks at every byte of a log and changes none.
 
-use crate::log::{Damage, Head, LogId};
+use crate::log::{CheckpointFault, Damage, Head, LogId};
 
 use super::bytes::wide;
 use super::catalog::Catalog;
+use super::checkpoint::Checkpoint;
 use super::copy::catalog_at_rest;
 use super::disk::Disk;
 use super::frame::Kind;
@@ -53,6 +54,14 @@ impl<'a> AtRest<'a> {
     #[must_use]
     pub fn log_id(&self) -> LogId {
         self.catalog.log_id()
+    }
+
+    /// The checkpoint, if there is one that fits the log.
+    ///
+    /// # Errors
+    /// [`CheckpointFault`] when there is one that is of no use.
+    pub fn checkpoint(&self) -> Result<Option<Checkpoint>, CheckpointFault> {
+        Checkpoint::find(self.disk, &self.catalog)
     }
 
     /// Verifies every byte, and gives `visit` each verified block: see [`super::verify()`].

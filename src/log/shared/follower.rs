@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Source,
+    Source, StoreError,
     reader::{damaged, unreadable, verified},
 };
 use crate::log::{Block, Damage, Head, LogId, ReadError};
@@ -23,6 +23,16 @@ impl Follower {
     pub fn new(source: Arc<dyn Source>) -> Self {
         let head = Head::start(&source.log_id());
         Self { source, head, is_behind: false }
+    }
+
+    /// Goes on from a place that was come to before; `None` when the log does not have it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn resume(source: Arc<dyn Source>, head: Head) -> Result<Option<Self>, StoreError> {
+        let found = source.read(head.position.saturating_add(1), u64::MAX, 1)?;
+        let is_there = found.before == Some((head.position, head.hash));
+        Ok(is_there.then_some(Self { source, head, is_behind: false }))
     }
 
     /// The id of the log.

@@ -32,7 +32,7 @@ impl Import {
         lease: Arc<Lease>,
         owner: Owner,
     ) -> Self {
-        let nobody_reads_it = Arc::new(Shared::new(source, Arc::clone(&lease)));
+        let nobody_reads_it = Arc::new(Shared::new(source, Arc::clone(&lease), 0));
         let writer = Writer::take(store, nobody_reads_it, lease, owner);
         let head = owner.head;
         Self { writer, durable: head, head, waiting: Vec::new(), waiting_bytes: 0 }

@@ -1,7 +1,8 @@
 //! The engine whose medium several processes share, of which one at a time may append.
 //!
 //! It owns who that is and how an append is made certain, and knows nothing of the medium: that is
-//! behind [`Store`], [`Members`] and [`Source`], which a database implements and a test models.
+//! behind [`Store`], [`Members`], [`Source`] and [`Vault`], which a database implements and a test
+//! models.
 //!
 //! ```text
 //! node ─ joins, renews ─▶ Members ─ while that lasts ─▶ Lease ─ claims ─▶ epoch ─ seals ─▶ Store
@@ -22,18 +23,22 @@ use std::time::Duration;
 
 use super::{Block, ChainHash, Head, LogId};
 
+mod checkpoint;
 mod follower;
 mod import;
 mod lease;
 mod reader;
+mod scrub;
 mod standby;
 #[cfg(test)]
 pub(crate) mod tests;
 mod writer;
 
+pub use checkpoint::{Checkpoint, CheckpointId, Checkpoints, Kept, Vault};
 pub use follower::Follower;
 pub use import::Import;
 pub use lease::{Keeper, Lease, Membership, Monotonic};
+pub use scrub::Scrub;
 pub use standby::{Confirmed, Ends, Owner, Standby, StandbyError};
 
 /// The id of a process that takes part, chosen at random and never used again.

@@ -21,16 +21,33 @@ pub(super) struct Shared {
     source: Arc<dyn Source>,
     lease: Arc<Lease>,
     head: RwLock<Head>,
+    /// Where the log was begun to be followed: what comes before is left to the scrub.
+    followed_from: u64,
     /// How far the log was read and verified when it was taken over, or up to now before that.
     verified: AtomicU64,
+    scrubbed: Mutex<Scrubbed>,
     recent: Mutex<Recent>,
 }
 
 impl Shared {
-    /// Nothing of the log is shown yet.
-    pub(super) fn new(source: Arc<dyn Source>, lease: Arc<Lease>) -> Self {
+    /// Nothing of the log is shown yet. It is followed from a position on.
+    pub(super) fn new(source: Arc<dyn Source>, lease: Arc<Lease>, followed_from: u64) -> Self {
         let head = RwLock::new(Head::start(&source.log_id()));
-        Self { source, lease, head, verified: AtomicU64::new(0), recent: Mutex::default() }
+        let (verified, scrubbed, recent) = Default::default();
+        Self { source, lease, head, followed_from, verified, scrubbed, recent }
+    }
+
+    /// Notes that the log was verified from its beginning, and what was found.
+    pub(super) fn note_scrubbed(&self, until: u64, damage: Option<Damage>) {
+        let mut scrubbed = lock(&self.scrubbed);
+        scrubbed.position = scrubbed.position.max(until);
+        if scrubbed.damage.is_none() {
+            scrubbed.damage = damage;
+        }
+    }
+
+    pub(super) fn source(&self) -> Arc<dyn Source> {
+        Arc::clone(&self.source)
     }
 
     /// Shows the log up to `head`, which was read and verified so far; the blocks are the last of
@@ -83,7 +100,11 @@ impl LogReader for Shared {
     }
 
     fn scrubbed(&self) -> Scrubbed {
-        Scrubbed { position: self.verified.load(Ordering::Acquire), damage: None }
+        let mut scrubbed = lock(&self.scrubbed).clone();
+        if scrubbed.position >= self.followed_from {
+            scrubbed.position = scrubbed.position.max(self.verified.load(Ordering::Acquire));
+        }
+        scrubbed
     }
 
     fn block(&self, position: u64) -> Result<Arc<Block>, ReadError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::{
-    Follower, Lease, NodeId, Source, Store, StoreError,
+    Checkpoints, Follower, Lease, NodeId, Scrub, Source, Store, StoreError, Vault,
     reader::{Shared, damaged},
     writer::Writer,
 };
@@ -47,6 +47,8 @@ pub enum Confirmed {
 pub struct Standby {
     follower: Follower,
     lease: Arc<Lease>,
+    /// Where the log was begun to be read.
+    begun: Head,
     is_at_end: bool,
     /// How far the log is known to have come where it is written, since it was read anew.
     known: u64,
@@ -110,15 +112,52 @@ impl Standby {
     /// Nothing of the log is read yet.
     #[must_use]
     pub fn new(source: Arc<dyn Source>, lease: Arc<Lease>) -> Self {
-        let shared = Arc::new(Shared::new(Arc::clone(&source), Arc::clone(&lease)));
-        let (follower, is_at_end, known, claimed) = (Follower::new(source), false, 0, None);
-        Self { follower, lease, is_at_end, known, claimed, shared }
+        Self::following(Follower::new(Arc::clone(&source)), source, lease)
+    }
+
+    /// The log was read up to a place before; `None` when it does not have that.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn resume(
+        source: Arc<dyn Source>,
+        lease: Arc<Lease>,
+        head: Head,
+    ) -> Result<Option<Self>, StoreError> {
+        let follower = Follower::resume(Arc::clone(&source), head)?;
+        Ok(follower.map(|follower| Self::following(follower, source, lease)))
+    }
+
+    fn following(follower: Follower, source: Arc<dyn Source>, lease: Arc<Lease>) -> Self {
+        let begun = follower.head();
+        let shared = Arc::new(Shared::new(source, Arc::clone(&lease), begun.position));
+        Self { follower, lease, begun, is_at_end: false, known: 0, claimed: None, shared }
     }
 
     /// Shows the log as far as [`Standby::confirm`] has found it to be durable.
     #[must_use]
     pub fn reader(&self) -> Arc<dyn LogReader> {
         self.shared.clone()
+    }
+
+    /// Reads what was read before the log is shown.
+    #[must_use]
+    pub fn reader_of_read(&self) -> Arc<dyn LogReader> {
+        let shared = Shared::new(self.shared.source(), Arc::clone(&self.lease), 0);
+        shared.show(Vec::new(), self.follower.head());
+        Arc::new(shared)
+    }
+
+    /// Makes checkpoints of the log as it is shown.
+    #[must_use]
+    pub fn checkpoints(&self, vault: Arc<dyn Vault>) -> Checkpoints {
+        Checkpoints::new(vault, Arc::clone(&self.shared))
+    }
+
+    /// Verifies what was not read because the log was resumed.
+    #[must_use]
+    pub fn scrub(&self) -> Scrub {
+        Scrub::new(self.shared.source(), Arc::clone(&self.shared), self.begun)
     }
 
     /// The id of the log.
@@ -180,6 +219,20 @@ impl Standby {
         }
         self.shared.show(blocks.to_vec(), head);
         Ok(Confirmed::Shown)
+    }
+
+    /// Whether the medium has lost what was shown, though that was durable: it was restored, or
+    /// another one has taken its place.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_lost_shown(&self, store: &mut dyn Store) -> Result<bool, StoreError> {
+        let shown = self.shared.head();
+        let Some(node) = self.lease.node().filter(|_| shown.position > 0) else {
+            return Ok(false);
+        };
+        let durable = store.confirm(node, shown.position)?;
+        Ok(durable.is_some_and(|durable| durable.chain != Some(shown.hash)))
     }
 
     /// Reads over new connections from now on, and knows nothing of where the log ends.

@@ -285,3 +285,26 @@ async fn what_may_still_be_lost_is_not_told() {
     assert!(opening.await.unwrap().is_ok());
     assert_eq!(nearby(&standing, &other, stats(Some(2))).await.position, 2);
 }
+
+/// Intent: who has shown what the database does not have any more ends, and reads what there is.
+#[tokio::test]
+async fn who_has_shown_what_is_lost_starts_again() {
+    let Some(url) = super::new_ledger() else { return };
+    let mut pair = Pair::new(&url).await;
+    pair.assert_same(pair.account(pair.head)).await;
+    // As if it had been restored from a backup that was a little older.
+    engine::execute(
+        &url,
+        "alter table blocks disable trigger append_only;
+        alter table events disable trigger append_only;
+        delete from events where position > 2; delete from blocks where last_position > 2;
+        update partition_head set (position, hash, bytes) =
+            (select last_position, hash, 0 from blocks where last_position = 2)",
+    );
+    assert_eq!(pair.standing.exit_code(WITHIN).await, super::EXIT_IN_USE);
+    let said = pair.standing.last_word().await;
+    assert!(said.contains("the database has lost what was read of the log"), "{said}");
+    let again = scraped_member(&url, LEASE, &[]).await;
+    let told = nearby(&again, &client(&again).await, stats(Some(1))).await;
+    assert_eq!(told.position, 2);
+}

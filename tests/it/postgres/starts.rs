@@ -55,7 +55,7 @@ async fn a_database_that_may_lose_something_is_refused() {
     }
     let any = url.replace("target_session_attrs=read-write&", "");
     let read_only = with(&any, "default_transaction_read_only=on");
-    assert_refused(&read_only, EXIT_USAGE, "read_only = on").await;
+    assert_refused(&read_only, EXIT_IO, "read_only = on").await;
     assert_eq!(tables(&url), 0, "nothing was made");
 }
 
@@ -120,6 +120,9 @@ async fn a_role_has_what_it_needs_and_no_more() {
         command.args(["init", "--engine", "postgres", "--database-url", &url]).args(grant);
         command.env_clear().output().unwrap()
     };
+    let nobody = init(&["--grant", "nobody\"; drop table x"]);
+    assert_eq!(nobody.status.code(), Some(EXIT_USAGE), "{nobody:?}");
+    assert_eq!(tables(&url), 0, "nothing was made");
     assert!(init(&[]).status.success());
     assert_refused(&as_role, EXIT_USAGE, "may not select on daybook_schema").await;
     let granted = init(&["--grant", &role]);

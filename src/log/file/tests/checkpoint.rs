@@ -4,7 +4,8 @@ use std::io::ErrorKind;
 
 use super::format::hex;
 use super::{Shape, check_block, open, options, try_open};
-use crate::log::file::{CHECKPOINT_FILE, CheckpointFault, Directory, Opened};
+use crate::log::file::{CHECKPOINT_FILE, Directory, Opened};
+use crate::log::{CheckpointFault, Checkpoints as _, Pieces as _};
 use crate::sim::disk::{Faults, Image, SimDisk};
 
 /// What a checkpoint in these tests says: the shapes of all records up to it.
@@ -14,9 +15,8 @@ fn pieces(shapes: &Shape) -> Vec<Vec<u8>> {
 }
 
 fn save(log: &Opened) -> std::io::Result<()> {
-    let Some(mark) = log.checkpoints.mark() else { return Ok(()) };
-    assert_eq!(mark.position, log.position());
-    let mut draft = log.checkpoints.create(&mark)?;
+    let Some(mut draft) = log.checkpoints.begin() else { return Ok(()) };
+    assert_eq!(draft.position(), log.position());
     for piece in pieces(&log.shapes()) {
         draft.push(&piece)?;
     }
@@ -32,7 +32,7 @@ fn find(directory: &Directory) -> Result<Found, CheckpointFault> {
     while let Some(piece) = checkpoint.next_piece()? {
         pieces.push(piece.to_vec());
     }
-    Ok(Some((checkpoint.resume().position(), pieces)))
+    Ok(Some((checkpoint.position(), pieces)))
 }
 
 fn take(disk: &SimDisk) -> Directory {
@@ -125,7 +125,7 @@ fn a_resumed_log_can_be_saved_again_before_it_grows() {
 fn an_empty_log_has_no_checkpoint() {
     let disk = SimDisk::new(1);
     let log = open(&disk);
-    assert_eq!(log.checkpoints.mark(), None);
+    assert!(log.checkpoints.begin().is_none());
     drop(log);
     assert_eq!(find(&take(&disk)).unwrap(), None);
 }

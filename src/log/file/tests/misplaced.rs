@@ -9,6 +9,7 @@ use super::damage::{Outcome, Sample, frames, large, small};
 use super::{options, segments, tiny, try_open, verify};
 use crate::log::file::segment::file_name;
 use crate::log::file::{CHECKPOINT_FILE, Directory};
+use crate::log::{Checkpoints as _, Pieces as _};
 use crate::sim::disk::{Image, Rng, SimDisk};
 
 const SECTOR: usize = 512;
@@ -276,7 +277,7 @@ fn checkpoints() -> (Image, Vec<u8>, Vec<u8>) {
     let mut saved = Vec::new();
     for _ in 0..2 {
         log.append(&[(1, 300), (2, 700)]).unwrap();
-        let mut draft = log.checkpoints.create(&log.checkpoints.mark().unwrap()).unwrap();
+        let mut draft = log.checkpoints.begin().unwrap();
         for number in 0..6_u8 {
             draft.push(&[number; 40]).unwrap();
         }

@@ -4,7 +4,7 @@
 use super::{open, options, sample, segments, tiny, try_open, verify};
 use crate::log::file::segment::{SegmentHeader, file_name, make_version_1};
 use crate::log::file::{self, Opened};
-use crate::log::{AppendError, FORMAT_VERSION};
+use crate::log::{AppendError, FORMAT_VERSION, Scrubber as _};
 use crate::sim::disk::{Call, Faults, Image, SimDisk};
 
 /// The sample as a program of version 1 would have written it.

@@ -5,8 +5,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::{sample, segments, tiny, try_open};
-use crate::log::Scrubbed;
 use crate::log::file::{Directory, Disk, DiskFile, Lock, Opened};
+use crate::log::{Scrubbed, Scrubber as _};
 use crate::sim::disk::{Image, SimDisk};
 
 fn open(disk: &SimDisk) -> Opened {

@@ -9,6 +9,7 @@ use crate::log::{
     conformance::{LOG_ID, check_block, group, read_all},
 };
 
+mod checkpoint;
 mod import;
 mod model;
 mod worlds;
@@ -40,10 +41,16 @@ fn start_as(model: &Model, (lease, mut keeper): (Arc<Lease>, Keeper)) -> Option<
     Some(Node { writer, reader, keeper, lease })
 }
 
-/// A process that has joined, and has read nothing of the log yet.
-pub(crate) fn stand_by(model: &Model) -> (Standby, Keeper) {
+/// A process that has joined.
+pub(crate) fn join(model: &Model) -> (Arc<Lease>, Keeper) {
     let (lease, mut keeper) = model.member();
     keeper.step().unwrap();
+    (lease, keeper)
+}
+
+/// A process that has joined, and has read nothing of the log yet.
+fn stand_by(model: &Model) -> (Standby, Keeper) {
+    let (lease, keeper) = join(model);
     (Standby::new(Arc::new(model.clone()), lease), keeper)
 }
 
@@ -319,6 +326,37 @@ fn a_standby_forgets_what_the_medium_has_lost() {
         assert_eq!(standby.confirm(&mut store, &[]), Ok(Confirmed::Shown));
         assert_eq!(reader.head().hash, node.reader.head().hash);
         assert_eq!(read_all(&*reader), [&[(2, 100)], sizes].concat());
+    }
+}
+
+/// What was shown was durable. A medium without it is another one than before.
+#[test]
+fn a_standby_finds_out_that_the_medium_has_lost_what_it_has_shown() {
+    for goes_on in [false, true] {
+        let model = model();
+        let mut node = start(&model).unwrap();
+        let (mut standby, mut keeper) = stand_by(&model);
+        let mut store = model.clone();
+        assert_eq!(standby.has_lost_shown(&mut store), Ok(false), "nothing is shown");
+        node.append().unwrap();
+        node.append().unwrap();
+        standby.follow().unwrap();
+        standby.confirm(&mut store, &[]).unwrap();
+        assert_eq!(standby.has_lost_shown(&mut store), Ok(false));
+        model.fail_over();
+        model.pass(TIME);
+        assert_eq!(standby.has_lost_shown(&mut store), Ok(false), "who is no member cannot know");
+        keeper.step().unwrap();
+        if goes_on {
+            let mut node = start(&model).unwrap();
+            node.writer.append(&group(3, &[(2, 77)])).unwrap();
+            node.append().unwrap();
+            let failure = standby.follow().unwrap_err();
+            assert!(matches!(failure, ReadError::Damaged(_)), "{failure}");
+        } else {
+            assert!(standby.follow().unwrap().is_empty());
+        }
+        assert_eq!(standby.has_lost_shown(&mut store), Ok(true));
     }
 }
 

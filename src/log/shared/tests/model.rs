@@ -11,8 +11,8 @@ use crate::log::{
     Block, ChainHash, Head, LogId,
     guard::lock,
     shared::{
-        Appended, Durable, Keeper, Lease, Members, Monotonic, NodeId, Read, Source, Store,
-        StoreError, Stored, Tip,
+        Appended, CheckpointId, Durable, Keeper, Kept, Lease, Members, Monotonic, NodeId, Read,
+        Source, Store, StoreError, Stored, Tip, Vault,
     },
 };
 
@@ -21,6 +21,8 @@ pub(super) const TIME: Duration = Duration::from_secs(2);
 /// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
+    /// None: it is carried out and answered.
+    None,
     /// It does not arrive.
     Lost,
     /// It is carried out, and the answer is lost.
@@ -51,6 +53,14 @@ struct Medium {
     left_behind: Option<usize>,
     /// How many reads fail from now on.
     failing_reads: usize,
+    checkpoints: Vec<Stowed>,
+}
+
+/// A checkpoint, finished or not.
+struct Stowed {
+    kept: Kept,
+    is_finished: bool,
+    parts: BTreeMap<u32, Vec<u8>>,
 }
 
 #[derive(Clone)]
@@ -92,6 +102,7 @@ impl Model {
             next_id: 0,
             left_behind: None,
             failing_reads: 0,
+            checkpoints: Vec::new(),
         })))
     }
 
@@ -100,8 +111,19 @@ impl Model {
         lock(&self.0).faults.extend(faults);
     }
 
-    pub(super) fn forget_faults(&self) {
-        lock(&self.0).faults.clear();
+    /// After so many calls that are carried out, one meets this.
+    pub(super) fn fail_after(&self, count: usize, fault: Fault) {
+        let faults = std::iter::repeat_n(Fault::None, count).chain([fault]);
+        lock(&self.0).faults.extend(faults);
+    }
+
+    /// Gives whether any was left.
+    pub(super) fn forget_faults(&self) -> bool {
+        let mut medium = lock(&self.0);
+        let faults = &mut medium.faults;
+        let is_left = !faults.is_empty();
+        faults.clear();
+        is_left
     }
 
     /// Carries out what was late.
@@ -122,6 +144,21 @@ impl Model {
 
     pub(super) fn damage(&self, index: usize) {
         lock(&self.0).blocks[index].payload[5] ^= 1;
+    }
+
+    /// How many checkpoints there are, finished or not.
+    pub(super) fn checkpoint_count(&self) -> usize {
+        lock(&self.0).checkpoints.len()
+    }
+
+    /// The parts of the newest checkpoint.
+    pub(super) fn parts(&self) -> BTreeMap<u32, Vec<u8>> {
+        lock(&self.0).checkpoints.last().unwrap().parts.clone()
+    }
+
+    /// Changes the parts of the newest checkpoint.
+    pub(super) fn change_parts(&self, change: impl FnOnce(&mut BTreeMap<u32, Vec<u8>>)) {
+        change(&mut lock(&self.0).checkpoints.last_mut().unwrap().parts);
     }
 
     /// Lets who reads it read a server that nothing is written to any more, after so many blocks.
@@ -163,7 +200,7 @@ impl Model {
     fn call<T>(&self, run: impl FnOnce(&mut Medium) -> T) -> Result<T, StoreError> {
         let mut medium = lock(&self.0);
         match medium.faults.pop_front() {
-            None => Ok(run(&mut medium)),
+            None | Some(Fault::None) => Ok(run(&mut medium)),
             Some(Fault::Lost | Fault::Late) => Err(StoreError::Unreachable("lost".into())),
             Some(Fault::Unanswered) => {
                 let _lost = run(&mut medium);
@@ -296,5 +333,55 @@ impl Source for Model {
 
     fn begin_anew(&self) {
         lock(&self.0).left_behind = None;
+    }
+}
+
+impl Vault for Model {
+    fn begin(&self, format: u32, head: &Head) -> Result<CheckpointId, StoreError> {
+        self.call(|medium| {
+            medium.next_id += 1;
+            let kept = Kept { id: [medium.next_id; 16], format, head: *head };
+            medium.checkpoints.push(Stowed { kept, is_finished: false, parts: BTreeMap::new() });
+            kept.id
+        })
+    }
+
+    fn put(&self, id: CheckpointId, number: u32, part: &[u8]) -> Result<(), StoreError> {
+        self.call(|medium| {
+            let stowed = medium.checkpoints.iter_mut().find(|it| it.kept.id == id);
+            stowed.unwrap().parts.insert(number, part.to_vec());
+        })
+    }
+
+    fn finish(&self, id: CheckpointId) -> Result<bool, StoreError> {
+        self.call(|medium| {
+            let all = &mut medium.checkpoints;
+            let Some(stowed) = all.iter_mut().find(|it| it.kept.id == id) else { return false };
+            stowed.is_finished = true;
+            let position = stowed.kept.head.position;
+            let is_older = |it: &Stowed| it.kept.id != id && it.kept.head.position <= position;
+            let before = all.iter().filter(|it| it.is_finished && is_older(it));
+            let before = before.max_by_key(|it| it.kept.head.position).map(|it| it.kept.id);
+            all.retain(|it| !is_older(it) || Some(it.kept.id) == before);
+            true
+        })
+    }
+
+    fn remove(&self, id: CheckpointId) -> Result<(), StoreError> {
+        self.call(|medium| medium.checkpoints.retain(|it| it.kept.id != id))
+    }
+
+    fn newest(&self) -> Result<Option<Kept>, StoreError> {
+        self.call(|medium| {
+            let finished = medium.checkpoints.iter().filter(|it| it.is_finished);
+            finished.map(|it| it.kept).max_by_key(|kept| kept.head.position)
+        })
+    }
+
+    fn part(&self, id: CheckpointId, number: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        self.call(|medium| {
+            let stowed = medium.checkpoints.iter().find(|it| it.kept.id == id);
+            stowed.and_then(|it| it.parts.get(&number).cloned())
+        })
     }
 }
