@@ -23,12 +23,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .extern_path(".google.rpc", "::tonic_types")
         .build_server(false)
         .compile_fds(descriptors.clone())?;
-    // The services that can be provided. They have the same messages, but for one.
+    // The services that can be provided. There some messages are nothing but bytes.
     let services = out_dir.join("services");
     fs::create_dir_all(&services)?;
     configured()
         .extern_path(".daybook.v1", "crate::proto")
         .extern_path(".daybook.v1.TailEventsResponse", "crate::proto::TailMessage")
+        .extern_path(".daybook.v1.ExecuteBatchRequest", "crate::proto::BatchMessage")
+        .extern_path(".daybook.v1.ExecuteStreamRequest", "crate::proto::BatchMessage")
         .build_client(false)
         .out_dir(services)
         .compile_fds(descriptors)?;

@@ -30,7 +30,7 @@ use daybook::{
     },
     ops::{ManualClock, config::Limits},
     proto::{
-        BatchCommand, ExecuteBatchRequest, TransferMoneyRequest, batch_command,
+        BatchCommand, BatchMessage, ExecuteBatchRequest, TransferMoneyRequest, batch_command,
         command_service_server::CommandService as _,
     },
     views::{Books, Fold, Views},
@@ -199,7 +199,7 @@ fn execute_batches(return_results: bool) {
         batches.map(|batch| request_bytes(batch, return_results)).collect();
     counted(&mut || {
         for request in &requests {
-            let request = ExecuteBatchRequest::decode(request.as_slice()).unwrap();
+            let request = BatchMessage::from(request.clone());
             let answer = runtime.block_on(service.execute_batch(Request::new(request)));
             black_box(answer.unwrap().into_inner().encode_to_vec());
         }

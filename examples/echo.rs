@@ -12,15 +12,14 @@ use std::{error::Error, net::SocketAddr};
 use daybook::{
     ops::telemetry::{self, LogFilter, LogFormat},
     proto::{
-        Account, AccountState, CloseAccountRequest, CloseAccountResponse, DepositMoneyRequest,
-        DepositMoneyResponse, Event, ExecuteBatchRequest, ExecuteBatchResponse,
-        ExecuteStreamRequest, ExecuteStreamResponse, GetAccountRequest, GetAccountResponse,
-        GetSagaRequest, GetSagaResponse, GetStatsRequest, GetStatsResponse,
-        ListAccountEventsRequest, ListAccountEventsResponse, ListAccountsRequest,
-        ListAccountsResponse, ListSagasRequest, ListSagasResponse, ListTransactionsRequest,
-        ListTransactionsResponse, MoneyDeposited, OpenAccountRequest, OpenAccountResponse,
-        TailEventsRequest, TailMessage, TransferMoneyRequest, TransferMoneyResponse,
-        WithdrawMoneyRequest, WithdrawMoneyResponse,
+        Account, AccountState, BatchMessage, CloseAccountRequest, CloseAccountResponse,
+        DepositMoneyRequest, DepositMoneyResponse, Event, ExecuteBatchResponse,
+        ExecuteStreamResponse, GetAccountRequest, GetAccountResponse, GetSagaRequest,
+        GetSagaResponse, GetStatsRequest, GetStatsResponse, ListAccountEventsRequest,
+        ListAccountEventsResponse, ListAccountsRequest, ListAccountsResponse, ListSagasRequest,
+        ListSagasResponse, ListTransactionsRequest, ListTransactionsResponse, MoneyDeposited,
+        OpenAccountRequest, OpenAccountResponse, TailEventsRequest, TailMessage,
+        TransferMoneyRequest, TransferMoneyResponse, WithdrawMoneyRequest, WithdrawMoneyResponse,
         command_service_server::{CommandService, CommandServiceServer},
         event::Payload,
         query_service_server::{QueryService, QueryServiceServer},
@@ -153,14 +152,14 @@ impl CommandService for Echo {
 
     async fn execute_batch(
         &self,
-        _: Request<ExecuteBatchRequest>,
+        _: Request<BatchMessage>,
     ) -> Result<Response<ExecuteBatchResponse>, Status> {
         none()
     }
 
     async fn execute_stream(
         &self,
-        _: Request<Streaming<ExecuteStreamRequest>>,
+        _: Request<Streaming<BatchMessage>>,
     ) -> Result<Response<Self::ExecuteStreamStream>, Status> {
         none()
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use arbitrary::Arbitrary;
 use daybook::{
     proto::{
-        BatchCommand, CloseAccountRequest, DepositMoneyRequest, ExecuteBatchRequest,
+        BatchCommand, BatchMessage, CloseAccountRequest, DepositMoneyRequest, ExecuteBatchRequest,
         ExecuteBatchResponse, OpenAccountRequest, TransferMoneyRequest, WithdrawMoneyRequest,
         batch_command::Command, command_service_server::CommandService as _,
     },
@@ -253,7 +253,8 @@ async fn execute(store: &Store, command: Command, money: &mut Money) {
 }
 
 async fn execute_batch(store: &Store, request: ExecuteBatchRequest, money: &mut Money) {
-    let answer = store.commands.execute_batch(Request::new(request.clone())).await;
+    let message = BatchMessage::from(request.encode_to_vec());
+    let answer = store.commands.execute_batch(Request::new(message)).await;
     let answer = match answer {
         Ok(answer) => answer.into_inner(),
         Err(status) => return check_status(&status),

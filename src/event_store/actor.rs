@@ -15,7 +15,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, TryAcquireError, mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot, watch},
     task::yield_now,
 };
 
@@ -61,6 +61,10 @@ pub struct EventStore {
     stopping: Arc<AtomicBool>,
     figures: Arc<Figures>,
 }
+
+/// Places in the mailbox, until they are dropped.
+#[derive(Debug)]
+pub struct Places(OwnedSemaphorePermit);
 
 /// Stops the event store.
 pub struct Stopper {
@@ -203,13 +207,40 @@ impl EventStore {
         commands: Vec<Command>,
         detail: Detail,
     ) -> Result<Answer, Failure> {
-        let permits = self.permits.try_acquire_many(weight(&commands));
-        let permits = permits.map_err(|error| match error {
-            TryAcquireError::NoPermits => Failure::Overloaded,
-            TryAcquireError::Closed => Failure::Stopping,
-        })?;
-        permits.forget();
+        self.permits
+            .try_acquire_many(weight(commands.len()))
+            .map_err(|error| no_permits(&error))?
+            .forget();
         let answer = self.submit(not_before_micros, principal, commands, detail)?;
+        answer.await.unwrap_or_else(|_| Err(self.failure()))
+    }
+
+    /// Places in the mailbox for so many commands, which are still to be made of what was received.
+    ///
+    /// # Errors
+    /// [`Failure::Overloaded`] when the mailbox has not so many.
+    pub fn reserve(&self, commands: usize) -> Result<Places, Failure> {
+        let permits = Arc::clone(&self.permits).try_acquire_many_owned(weight(commands));
+        Ok(Places(permits.map_err(|error| no_permits(&error))?))
+    }
+
+    /// As [`EventStore::execute`], for commands that there are places for; of which there are
+    /// enough.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn execute_in(
+        &self,
+        Places(mut places): Places,
+        principal: Option<Principal>,
+        commands: Vec<Command>,
+        detail: Detail,
+    ) -> Result<Answer, Failure> {
+        let needed = usize::try_from(weight(commands.len())).unwrap_or(usize::MAX);
+        places.split(needed).ok_or(Failure::Overloaded)?.forget();
+        // The others are free at once.
+        drop(places);
+        let answer = self.submit(i64::MIN, principal, commands, detail)?;
         answer.await.unwrap_or_else(|_| Err(self.failure()))
     }
 
@@ -244,7 +275,7 @@ impl EventStore {
         commands: Vec<Command>,
         detail: Detail,
     ) -> Result<impl Future<Output = Result<Answer, Failure>> + use<>, Failure> {
-        let permits = self.permits.acquire_many(weight(&commands)).await;
+        let permits = self.permits.acquire_many(weight(commands.len())).await;
         permits.map_err(|_| Failure::Stopping)?.forget();
         let answer = self.submit(i64::MIN, principal, commands, detail)?;
         let store = self.clone();
@@ -321,8 +352,15 @@ impl EventStore {
     }
 }
 
-fn weight(commands: &[Command]) -> u32 {
+fn weight(commands: usize) -> u32 {
     u32::try_from(places(commands)).unwrap_or(u32::MAX)
+}
+
+fn no_permits(error: &TryAcquireError) -> Failure {
+    match error {
+        TryAcquireError::NoPermits => Failure::Overloaded,
+        TryAcquireError::Closed => Failure::Stopping,
+    }
 }
 
 impl Stopper {

@@ -285,7 +285,7 @@ pub(crate) fn run(committer: &Committer, groups: &Receiver<Stage>) {
 impl Outlets {
     /// Lets the answers of a group out, and its places in the mailbox go.
     pub(crate) fn answer(&self, pending: Vec<Pending>, result: Result<u64, Failure>) {
-        let freed = pending.iter().map(|pending| places(&pending.commands)).sum();
+        let freed = pending.iter().map(|pending| places(pending.commands.len())).sum();
         let commands: usize = pending.iter().map(|pending| pending.commands.len()).sum();
         if result.is_ok() && commands > 0 {
             self.figures.group_commands.record(u64::try_from(commands).unwrap_or(u64::MAX));

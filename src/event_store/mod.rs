@@ -38,7 +38,7 @@ pub(crate) use self::{
     stage::{GROUP_BYTES_TARGET, Stage, Submission},
     writer::{Input, Writer},
 };
-pub use actor::{EventStore, MAILBOX_COMMANDS_MAX, Parts, Stopper, start};
+pub use actor::{EventStore, MAILBOX_COMMANDS_MAX, Parts, Places, Stopper, start};
 pub use chain::{Chain, Versions};
 pub use codec::{Codec, Malformed};
 pub use committer::StoreStatus;

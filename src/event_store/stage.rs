@@ -90,8 +90,8 @@ pub(crate) struct Submission {
 
 /// How many places of the mailbox a submission takes: one for each command, and one for a question
 /// without any, so that nothing else can fill the mailbox up.
-pub(crate) fn places(commands: &[Command]) -> usize {
-    commands.len().max(1)
+pub(crate) fn places(commands: usize) -> usize {
+    commands.max(1)
 }
 
 /// An answer that waits for durability, and the mailbox places that its commands hold till then.

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use prost::{
-    Message,
+    DecodeError, Message,
     bytes::{Buf as _, BufMut},
     encoding::decode_varint,
 };
@@ -47,6 +47,43 @@ impl<T: Message> Outgoing for T {
     }
 }
 
+/// What can be received.
+pub trait Incoming: Sized {
+    /// The message that the buffer holds.
+    ///
+    /// # Errors
+    /// What its caller is told when it holds none.
+    fn take(buffer: &mut DecodeBuf<'_>) -> Result<Self, Status>;
+}
+
+impl<T: Message + Default> Incoming for T {
+    fn take(buffer: &mut DecodeBuf<'_>) -> Result<Self, Status> {
+        let length = buffer.remaining();
+        let Some(message) = buffer.chunk().get(..length) else {
+            return T::decode(buffer).map_err(undecodable);
+        };
+        let decoded = decode(message);
+        buffer.advance(length);
+        decoded
+    }
+}
+
+/// The message that these bytes are.
+///
+/// # Errors
+/// INTERNAL, as the status codes of gRPC have it, when they are none; OUT_OF_RANGE, as tonic has it
+/// for what is too large, with [`TOO_MANY_FIELDS`].
+pub(super) fn decode<T: Message + Default>(message: &[u8]) -> Result<T, Status> {
+    if has_too_many_fields(message) {
+        return Err(Status::out_of_range(TOO_MANY_FIELDS));
+    }
+    T::decode(message).map_err(undecodable)
+}
+
+fn undecodable(error: DecodeError) -> Status {
+    Status::internal(error.to_string())
+}
+
 /// Encodes and decodes as `tonic_prost::ProstCodec` does, but decodes from a slice: prost asks a
 /// buffer anew at each field, and a slice answers for nothing. Messages of many small fields, such
 /// as batches, take a tenth less of all that the server does for them.
@@ -62,7 +99,7 @@ impl<T, U> Default for SliceCodec<T, U> {
 impl<T, U> Codec for SliceCodec<T, U>
 where
     T: Outgoing + Send + 'static,
-    U: Message + Default + Send + 'static,
+    U: Incoming + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
@@ -94,27 +131,12 @@ impl<T: Outgoing, U> Encoder for SliceCodec<T, U> {
     }
 }
 
-impl<T, U: Message + Default> Decoder for SliceCodec<T, U> {
+impl<T, U: Incoming> Decoder for SliceCodec<T, U> {
     type Item = U;
     type Error = Status;
 
-    /// # Errors
-    /// INTERNAL, as the status codes of gRPC have it, when the bytes are no such message;
-    /// OUT_OF_RANGE, as tonic has it for what is too large, with [`TOO_MANY_FIELDS`].
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        let length = buffer.remaining();
-        let decoded = match buffer.chunk().get(..length) {
-            Some(message) if has_too_many_fields(message) => {
-                return Err(Status::out_of_range(TOO_MANY_FIELDS));
-            }
-            Some(message) => {
-                let decoded = U::decode(message);
-                buffer.advance(length);
-                decoded
-            }
-            None => U::decode(buffer),
-        };
-        decoded.map(Some).map_err(|error| Status::internal(error.to_string()))
+        U::take(buffer).map(Some)
     }
 
     fn buffer_settings(&self) -> BufferSettings {
@@ -124,19 +146,21 @@ impl<T, U: Message + Default> Decoder for SliceCodec<T, U> {
 
 /// Whether a message has more fields than any of ours. What is no message has as many as can be
 /// read.
-fn has_too_many_fields(mut message: &[u8]) -> bool {
+fn has_too_many_fields(message: &[u8]) -> bool {
     // Most are too small for that, and are not looked through.
-    if message.len() <= FIELDS_MAX.saturating_mul(FIELD_BYTES_MIN) {
-        return false;
-    }
+    message.len() > FIELDS_MAX.saturating_mul(FIELD_BYTES_MIN)
+        && field_count(message, FIELDS_MAX) > FIELDS_MAX
+}
+
+/// How many fields a message has; no more are counted once there are more than `most`.
+pub(super) fn field_count(mut message: &[u8], most: usize) -> usize {
     let mut fields = 0_usize;
-    while let Some(is_field) = skip_field(&mut message) {
+    while fields <= most
+        && let Some(is_field) = skip_field(&mut message)
+    {
         fields = fields.saturating_add(usize::from(is_field));
-        if fields > FIELDS_MAX {
-            return true;
-        }
     }
-    false
+    fields
 }
 
 /// Goes on to the next field; None at the end, and where there is none. False for the end of a

@@ -1,10 +1,12 @@
 //! The protocol `daybook.v1`, generated from the protos.
 
+mod batch_message;
 mod codec;
 mod fields;
 mod tail_message;
 
-pub use codec::{Outgoing, SliceCodec, TOO_MANY_FIELDS};
+pub use batch_message::BatchMessage;
+pub use codec::{Incoming, Outgoing, SliceCodec, TOO_MANY_FIELDS};
 pub use fields::Fields;
 pub use tail_message::TailMessage;
 

@@ -8,6 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    aside::Aside,
     batch::{Batch, BatchAnswer, judge_one},
     deadline,
     entrance::{Visit, principal, visit},
@@ -27,6 +28,8 @@ use crate::{
     proto::{self, command_service_server::CommandService},
 };
 
+/// From how many bytes on a batch is decoded aside: that takes longer than to go there and back.
+const LARGE_BYTES: usize = 16 * 1024;
 /// How many batches of one stream may be on their way at once; the stream's sender is held back
 /// at more.
 const STREAM_BATCHES_MAX: usize = 1_024;
@@ -80,6 +83,40 @@ impl Desk {
     }
 }
 
+/// Makes batches of what was received.
+#[derive(Clone, Debug)]
+struct Reading {
+    limits: Limits,
+    aside: Aside,
+}
+
+fn is_large(message: &proto::BatchMessage) -> bool {
+    message.byte_count() > LARGE_BYTES
+}
+
+impl Reading {
+    /// A batch, its commands parsed.
+    ///
+    /// # Errors
+    /// Why the message is none, or not one that can be carried out.
+    async fn read(
+        &self,
+        message: proto::BatchMessage,
+        principal: Option<Principal>,
+        visit: Option<Visit>,
+    ) -> Result<Batch, Status> {
+        let Limits { batch_commands, message_bytes, .. } = self.limits;
+        let is_large = is_large(&message);
+        let read = move || {
+            let decoded = message.decode();
+            let proto::ExecuteBatchRequest { commands, return_results } =
+                decoded.map_err(|status| status::of_transport(status, message_bytes))?;
+            Batch::parse(principal, commands, return_results, batch_commands, visit.as_ref())
+        };
+        if is_large { self.aside.run(read).await } else { read() }
+    }
+}
+
 /// Serves `daybook.v1.CommandService`.
 #[derive(Clone)]
 pub struct Commands {
@@ -89,13 +126,16 @@ pub struct Commands {
     stopping: watch::Receiver<bool>,
     /// Of the commands of all streams.
     room: Arc<Room>,
+    reading: Reading,
 }
 
 impl Commands {
     /// Serves until `stopping` says so: then streams take no more batches, and end.
     #[must_use]
     pub fn new(limits: Limits, stopping: watch::Receiver<bool>) -> Self {
-        Self { desk: Late::default(), limits, stopping, room: Room::new(STREAMS_COMMANDS_MAX) }
+        let room = Room::new(STREAMS_COMMANDS_MAX);
+        let reading = Reading { limits: limits.clone(), aside: Aside::default() };
+        Self { desk: Late::default(), limits, stopping, room, reading }
     }
 }
 
@@ -168,18 +208,26 @@ impl CommandService for Commands {
 
     async fn execute_batch(
         &self,
-        request: Request<proto::ExecuteBatchRequest>,
+        request: Request<proto::BatchMessage>,
     ) -> Result<Response<proto::ExecuteBatchResponse>, Status> {
         let (principal, visit) = (principal(&request), visit(&request).cloned());
-        let proto::ExecuteBatchRequest { commands, return_results } = request.into_inner();
-        let (most, visit) = (self.limits.batch_commands, visit.as_ref());
-        let mut batch = Batch::parse(principal, commands, return_results, most, visit)?;
+        let message = request.into_inner();
+        // What is carried out at once has its places before it is decoded, which is not for nothing
+        // then, and whoever gets none hears so before that.
+        let places = if is_large(&message) {
+            let commands = message.field_count().min(self.limits.batch_commands);
+            Some(self.desk.get()?.store.reserve(commands).map_err(status::failed)?)
+        } else {
+            None
+        };
+        let mut batch = self.reading.read(message, principal, visit).await?;
         let desk = self.desk.get()?;
         let commands = std::mem::take(&mut batch.commands);
-        let answer = if commands.is_empty() {
-            Ok(desk.nothing_done())
-        } else {
-            desk.store.execute(batch.principal.clone(), commands, batch.detail()).await
+        let (principal, detail) = (batch.principal.clone(), batch.detail());
+        let answer = match places {
+            _ if commands.is_empty() => Ok(desk.nothing_done()),
+            Some(places) => desk.store.execute_in(places, principal, commands, detail).await,
+            None => desk.store.execute(principal, commands, detail).await,
         };
         let BatchAnswer { position, accepted_count, failures, results } =
             batch.answer(&desk.reads, answer).await?;
@@ -189,7 +237,7 @@ impl CommandService for Commands {
 
     async fn execute_stream(
         &self,
-        request: Request<Streaming<proto::ExecuteStreamRequest>>,
+        request: Request<Streaming<proto::BatchMessage>>,
     ) -> Result<Response<Answers>, Status> {
         let desk = self.desk.get()?;
         let timeout = deadline::timeout(request.metadata().as_ref());
@@ -197,7 +245,7 @@ impl CommandService for Commands {
         let visit = visit(&request).cloned();
         let submissions = Submissions {
             desk: desk.clone(),
-            limits: self.limits.clone(),
+            reading: self.reading.clone(),
             stopping: self.stopping.clone(),
             principal: principal(&request),
             visit: visit.clone(),
@@ -234,7 +282,7 @@ impl Submitted {
 /// The side of a stream that takes batches in.
 struct Submissions {
     desk: Desk,
-    limits: Limits,
+    reading: Reading,
     stopping: watch::Receiver<bool>,
     principal: Option<Principal>,
     visit: Option<Visit>,
@@ -249,7 +297,7 @@ impl Submissions {
     /// it, the answers would end as if all batches had one.
     async fn submit_or_fail(
         self,
-        batches: Streaming<proto::ExecuteStreamRequest>,
+        batches: Streaming<proto::BatchMessage>,
         sender: mpsc::Sender<Result<Submitted, Status>>,
     ) {
         let submitted = caught(self.submit_all(batches, sender.clone())).await;
@@ -262,7 +310,7 @@ impl Submissions {
     /// the answers any more, or the server stops.
     async fn submit_all(
         mut self,
-        mut batches: Streaming<proto::ExecuteStreamRequest>,
+        mut batches: Streaming<proto::BatchMessage>,
         sender: mpsc::Sender<Result<Submitted, Status>>,
     ) {
         loop {
@@ -282,7 +330,7 @@ impl Submissions {
             let Some(request) = request else { return };
             let submitted = match request {
                 Ok(request) => self.submit(request).await,
-                Err(status) => Err(status::of_transport(status, self.limits.message_bytes)),
+                Err(status) => Err(status::of_transport(status, self.reading.limits.message_bytes)),
             };
             let ends = submitted.is_err();
             if sender.send(submitted).await.is_err() || ends {
@@ -292,16 +340,15 @@ impl Submissions {
     }
 
     /// Submits a batch that was read.
-    async fn submit(&mut self, request: proto::ExecuteStreamRequest) -> Result<Submitted, Status> {
-        let proto::ExecuteStreamRequest { commands, return_results } = request;
+    async fn submit(&mut self, message: proto::BatchMessage) -> Result<Submitted, Status> {
+        let count = message.field_count();
         // Before anything else is waited for.
-        let room = self.rooms.each_ref().map(|room| room.take(commands.len()));
+        let room = self.rooms.each_ref().map(|room| room.take(count));
         if !is_paced(self.visit.as_ref(), &mut self.stopping).await {
             return Err(status::stopping());
         }
-        let (principal, visit) = (self.principal.clone(), self.visit.as_ref());
-        let most = self.limits.batch_commands;
-        let mut batch = Batch::parse(principal, commands, return_results, most, visit)?;
+        let (principal, visit) = (self.principal.clone(), self.visit.clone());
+        let mut batch = self.reading.read(message, principal, visit).await?;
         let commands = std::mem::take(&mut batch.commands);
         if commands.is_empty() {
             let answer = Ok(self.desk.nothing_done());

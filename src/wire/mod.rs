@@ -6,6 +6,7 @@
 
 mod ahead;
 mod arriving;
+mod aside;
 mod batch;
 mod call_line;
 mod command_service;

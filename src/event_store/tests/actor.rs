@@ -281,6 +281,34 @@ async fn overload_is_refused_at_once_and_passes() {
     bench.stop().await;
 }
 
+/// Who has places in the mailbox is not refused for want of any, and keeps none that it does not
+/// need.
+#[tokio::test]
+async fn places_that_were_given_are_kept() {
+    let bench = bench();
+    let (store, detail) = (&bench.store, Detail::Exceptions);
+    let ours = store.reserve(100).unwrap();
+    let others = store.reserve(MAILBOX_COMMANDS_MAX - 100).unwrap();
+    assert_eq!(store.reserve(1).map(drop), Err(Failure::Overloaded));
+    assert!(!store.takes(1));
+    bench.say.send(Ok(())).unwrap();
+    let commands = (0..30).map(|number| open(number, 0)).collect();
+    let answer = store.execute_in(ours, None, commands, detail).await;
+    assert_eq!(answer.unwrap().position, 30);
+    let free = async |count: usize| {
+        while store.waiting() > MAILBOX_COMMANDS_MAX - count {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, free(100)).await.expect("none is kept");
+    drop(others);
+    assert_eq!(store.waiting(), 0);
+    let few = store.reserve(2).unwrap();
+    let refused = store.execute_in(few, None, vec![deposit(0, 1); 3], detail).await;
+    assert_eq!(refused.unwrap_err(), Failure::Overloaded);
+    assert_eq!((store.waiting(), bench.stop().await), (0, ()));
+}
+
 #[tokio::test]
 async fn stopping_answers_what_has_come_in_and_refuses_the_rest() {
     let bench = bench();
