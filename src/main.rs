@@ -456,6 +456,7 @@ impl From<CliError> for Failure {
             CliError::Database(start) => start_exit_code(start),
             CliError::InUse { .. } | CliError::Append(AppendError::Fenced(_)) => EXIT_IN_USE,
             CliError::NotEmpty(_)
+            | CliError::Uncertain(_)
             | CliError::Unreadable { .. }
             | CliError::Io(_)
             | CliError::NoLedger

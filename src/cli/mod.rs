@@ -70,6 +70,9 @@ pub enum CliError {
     /// A log cannot be restored over something else.
     #[error("{0}")]
     NotEmpty(crate::log::file::CopyError),
+    /// What should be copied may lack something.
+    #[error("{0}")]
+    Uncertain(crate::log::file::CopyError),
     /// The database cannot carry the ledger, or has another one.
     #[error("{0}")]
     Database(#[from] crate::postgres::StartError),
@@ -116,6 +119,7 @@ impl From<crate::log::file::CopyError> for CliError {
             | CopyError::TooShort(_)
             | CopyError::NoGroup => Self::OtherLog(error),
             CopyError::NotEmpty(_) => Self::NotEmpty(error),
+            CopyError::Uncertain(_) => Self::Uncertain(error),
         }
     }
 }

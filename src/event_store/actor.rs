@@ -159,6 +159,8 @@ impl Drop for LatchOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.status.send_replace(StoreStatus::Latched);
+            // Nobody gives back what the commands hold that are lost with it.
+            self.0.permits.close();
             // For the writer, which waits for the syncer.
             self.0.wake_writer(true);
         }
@@ -209,7 +211,7 @@ impl EventStore {
     ) -> Result<Answer, Failure> {
         self.permits
             .try_acquire_many(weight(commands.len()))
-            .map_err(|error| no_permits(&error))?
+            .map_err(|error| self.no_permits(&error))?
             .forget();
         let answer = self.submit(not_before_micros, principal, commands, detail)?;
         answer.await.unwrap_or_else(|_| Err(self.failure()))
@@ -221,7 +223,7 @@ impl EventStore {
     /// [`Failure::Overloaded`] when the mailbox has not so many.
     pub fn reserve(&self, commands: usize) -> Result<Places, Failure> {
         let permits = Arc::clone(&self.permits).try_acquire_many_owned(weight(commands));
-        Ok(Places(permits.map_err(|error| no_permits(&error))?))
+        Ok(Places(permits.map_err(|error| self.no_permits(&error))?))
     }
 
     /// As [`EventStore::execute`], for commands that there are places for; of which there are
@@ -276,7 +278,7 @@ impl EventStore {
         detail: Detail,
     ) -> Result<impl Future<Output = Result<Answer, Failure>> + use<>, Failure> {
         let permits = self.permits.acquire_many(weight(commands.len())).await;
-        permits.map_err(|_| Failure::Stopping)?.forget();
+        permits.map_err(|_| self.failure())?.forget();
         let answer = self.submit(i64::MIN, principal, commands, detail)?;
         let store = self.clone();
         Ok(async move { answer.await.unwrap_or_else(|_| Err(store.failure())) })
@@ -298,12 +300,19 @@ impl EventStore {
         let (reply, answer) = oneshot::channel();
         let count = commands.len();
         let submission = Submission { principal, commands, not_before_micros, detail, reply };
-        match self.mailbox.try_send(Input::Commands(submission)) {
-            Ok(()) => {
-                self.doorbell.ring_for(count);
-                Ok(answer)
-            }
-            Err(_) => Err(self.failure()),
+        if self.mailbox.try_send(Input::Commands(submission)).is_err() {
+            self.permits.add_permits(places(count));
+            return Err(self.failure());
+        }
+        self.doorbell.ring_for(count);
+        Ok(answer)
+    }
+
+    /// Why there are no places in the mailbox.
+    fn no_permits(&self, error: &TryAcquireError) -> Failure {
+        match error {
+            TryAcquireError::NoPermits => Failure::Overloaded,
+            TryAcquireError::Closed => self.failure(),
         }
     }
 
@@ -354,13 +363,6 @@ impl EventStore {
 
 fn weight(commands: usize) -> u32 {
     u32::try_from(places(commands)).unwrap_or(u32::MAX)
-}
-
-fn no_permits(error: &TryAcquireError) -> Failure {
-    match error {
-        TryAcquireError::NoPermits => Failure::Overloaded,
-        TryAcquireError::Closed => Failure::Stopping,
-    }
 }
 
 impl Stopper {

@@ -59,10 +59,10 @@ pub enum Failure {
     /// The mailbox is full. Nothing happened.
     #[error("too many commands are waiting")]
     Overloaded,
-    /// The log has no room. Nothing happened.
+    /// The log has no room. Nothing happened by this; what somebody sent before may still.
     #[error("the log has no room for more events")]
     NoRoom,
-    /// The log cannot be reached. Nothing happened.
+    /// The log cannot be reached. Nothing happened by this; what somebody sent before may still.
     #[error("the log cannot be reached")]
     Unreachable,
     /// The log has failed. What happened is unknown until a restart.

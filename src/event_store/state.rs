@@ -44,6 +44,10 @@ pub enum ReplayError {
 
 /// How far two times must lie apart for event ids to differ.
 const MILLISECOND_MICROS: i64 = 1_000;
+/// An id that names a position below this is one that the server has given to an event, or may
+/// come to give to one: callers choose others. No log comes so far, and hardly an id of anybody
+/// else looks like one of these.
+const OWN_POSITIONS: u64 = 1 << 40;
 
 /// All accounts, the ways back to their entries, the window of request ids, and the next position.
 #[derive(Debug)]
@@ -163,6 +167,12 @@ impl State {
         self.ledger.warm_numbers(accounts.map(|account| account.number), Chain::touch);
     }
 
+    /// Whether a command is remembered by its request id, recorded or about to be.
+    #[must_use]
+    pub fn remembers(&self, command: &Command) -> bool {
+        command.request_id.is_some_and(|request_id| self.window.find(request_id).is_some())
+    }
+
     /// Notes what time it is: nothing is recorded with an earlier time from now on.
     pub fn observe_time(&mut self, now_micros: i64) {
         self.newest_time_micros = self.newest_time_micros.max(now_micros);
@@ -203,7 +213,8 @@ impl State {
     }
 
     /// The id of a saga that begins now and whose caller chose none: that of its first event. If
-    /// a caller has guessed it and chosen it before, the event is said to be a millisecond later.
+    /// a caller has guessed it and chosen it before, as earlier versions let it, the event is said
+    /// to be a millisecond later.
     fn own_saga_id(&self, time_micros: i64) -> SagaId {
         SagaId::new(self.codec.ids().at(self.next_position, time_micros))
     }
@@ -213,7 +224,7 @@ impl State {
         let reserved = named_saga(command).and_then(place);
         Context {
             saga_id,
-            saga_id_reserved: reserved.is_some_and(|position| position < self.next_position),
+            saga_id_reserved: reserved.is_some_and(|position| position < OWN_POSITIONS),
         }
     }
 

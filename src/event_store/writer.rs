@@ -142,10 +142,16 @@ impl Writer {
     }
 
     /// Refuses what needs the log. Who only waits for what is under way does not, if that is
-    /// nothing.
+    /// nothing; and who repeats commands that were decided hears what they come to, which nobody
+    /// knows of those under way.
     fn refuse_for_now(&mut self, failure: Failure) {
         let nothing_waits = !self.syncing && self.stage.group.is_empty();
-        let needs_none = |it: &Submission| nothing_waits && it.commands.is_empty();
+        let state = &self.state;
+        let needs_none = |it: &Submission| {
+            let is_question = it.commands.is_empty();
+            (is_question && nothing_waits)
+                || (!is_question && it.commands.iter().all(|command| state.remembers(command)))
+        };
         let (kept, refused) = self.backlog.drain(..).partition(needs_none);
         self.backlog = refused;
         self.refuse_backlog(failure);

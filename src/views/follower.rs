@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
+    thread,
     time::Duration,
 };
 
@@ -23,6 +24,9 @@ use crate::{
 /// How long to wait before the log is read again where it could not be, unless it goes on before
 /// that: as long as callers are told to wait.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often what is read may not be what was written before it counts as damaged: a read may have
+/// given what is somewhere else.
+const MISREADS_MAX: u32 = 2;
 
 /// The books, shared.
 #[derive(Debug)]
@@ -58,6 +62,11 @@ enum FollowError {
 }
 
 impl FollowError {
+    /// Whether something else was read than was written, and nothing was folded.
+    fn is_of_the_read(&self) -> bool {
+        matches!(self, Self::History(HistoryError::Log(ReadError::Damaged(_))))
+    }
+
     /// Whether the medium failed, which may pass, and nothing was folded.
     fn may_pass(&self) -> bool {
         matches!(self, Self::History(HistoryError::Log(ReadError::Io(_))))
@@ -162,17 +171,38 @@ impl Views {
     }
 }
 
+/// Reads are not to wait for who has panicked.
+struct FailOnPanic<'a>(&'a Views);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail();
+        }
+    }
+}
+
 /// Keeps the views up with the log until whoever wakes it is gone. Where the log cannot be read it
 /// is tried again, and reads that need more are refused meanwhile. When it is damaged there or
-/// does not add up, it says so and stops: reads are refused from then on.
+/// does not add up, however often it is read, it says so and stops: reads are refused from then on.
 pub fn follow(history: &History, views: &Views, wake: &Receiver<()>) {
+    let _fail_on_panic = FailOnPanic(views);
     let (mut cursor, mut few) = (history.cursor(), Few::default());
+    let mut misreads = 0_u32;
     while wake.recv().is_ok() {
         while *views.position.borrow() < history.log().head().position {
             match views.advance(history, &mut cursor, &mut few) {
-                Ok(()) if views.set_waits(false) => info!("the views follow the log again"),
-                Ok(()) => {}
-                Err(failure) if failure.may_pass() => {
+                Ok(()) => {
+                    misreads = 0;
+                    if views.set_waits(false) {
+                        info!("the views follow the log again");
+                    }
+                }
+                Err(failure)
+                    if failure.may_pass()
+                        || failure.is_of_the_read() && misreads < MISREADS_MAX =>
+                {
+                    misreads = misreads.saturating_add(u32::from(failure.is_of_the_read()));
                     if views.set_waits(true) {
                         warn!(%failure, "the views wait until the log can be read");
                     }

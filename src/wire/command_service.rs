@@ -341,7 +341,8 @@ impl Submissions {
 
     /// Submits a batch that was read.
     async fn submit(&mut self, message: proto::BatchMessage) -> Result<Submitted, Status> {
-        let count = message.field_count();
+        // Of one that has more, nothing is carried out.
+        let count = message.field_count().min(self.reading.limits.batch_commands);
         // Before anything else is waited for.
         let room = self.rooms.each_ref().map(|room| room.take(count));
         if !is_paced(self.visit.as_ref(), &mut self.stopping).await {

@@ -121,7 +121,8 @@ pub(super) fn tail(
     reads.expect_known(question.after_position)?;
     let head = *reads.durable.borrow();
     let position = question.after_position.unwrap_or(head);
-    if position > head {
+    // A read may have told of what is durable before whoever waits for that hears of it.
+    if position > head.max(reads.history.log().head().position) {
         return Err(reads.missing(status::beyond_head("after_position", head)));
     }
     let tail = Tail {

@@ -98,13 +98,15 @@ fn saga_ids_of_the_server_are_never_given_twice() {
     let mut state = state();
     decide(&mut state, &open(1, 100), TIME);
     decide(&mut state, &open(2, 100), TIME);
-    // A caller who guesses the id that the transfer after the next one would get, and takes it.
-    let guessed = SagaId::new(EventIds::new(LOG_ID).at(8, TIME));
-    assert!(matches!(
-        decide(&mut state, &transfer(Some(guessed), 1, 2, 1), TIME),
-        Decided::Accepted(_)
-    ));
-    assert_eq!(state.next_position(), 8);
+    // A caller who guesses the id that the next transfer would get may not take it; with an earlier
+    // version that was accepted.
+    let guessed = SagaId::new(EventIds::new(LOG_ID).at(3, TIME));
+    for position in [3, 4, 1_000_000, (1 << 40) - 1] {
+        let guessed = SagaId::new(EventIds::new(LOG_ID).at(position, TIME));
+        let refused = decide(&mut state, &transfer(Some(guessed), 1, 2, 1), TIME);
+        assert!(matches!(refused, Decided::Refused(Refusal::SagaExists { .. })), "{refused:?}");
+    }
+    state.give_back_saga(guessed);
     let Decided::Accepted(own) = decide(&mut state, &transfer(None, 1, 2, 1), TIME) else {
         panic!("a transfer is accepted")
     };

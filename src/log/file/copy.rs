@@ -46,7 +46,7 @@ pub const RESTORE_FILE: &str = "restore.tmp";
 const PIECE_BYTES: usize = 1024 * 1024;
 
 /// How often a copy looks whether the newest group has become durable. An idle writer says so
-/// after a moment; one that has failed never does.
+/// after a moment; one that has failed never does, and then nobody knows.
 const LOOKS_MAX: usize = 20;
 
 /// What every file system has in its root.
@@ -77,6 +77,12 @@ pub enum CopyError {
     /// What should be copied is damaged.
     #[error("{0}")]
     Damaged(#[from] Damage),
+    /// The newest commands may have been acknowledged or not: whoever writes the log does not say.
+    #[error(
+        "the server does not say whether the newest commands in {0} are durable: it is stopped in \
+         the middle of something, or its log has failed; end it, and copy then"
+    )]
+    Uncertain(String),
     /// The directory for the backup has something that is no beginning of the log.
     #[error("what is in the directory of the backup is no beginning of this log: {0}")]
     NoBeginning(&'static str),
@@ -382,8 +388,11 @@ impl<'a> Copier<'a> {
                 None => (end, end),
             };
             looks = looks.saturating_add(1);
-            if durable_end >= *first_wanted.get_or_insert(wanted) || looks >= LOOKS_MAX {
+            if durable_end >= *first_wanted.get_or_insert(wanted) {
                 return Ok(durable_end);
+            }
+            if looks >= LOOKS_MAX {
+                return Err(CopyError::Uncertain(name));
             }
             wait();
         }
