@@ -44,15 +44,17 @@ impl Compared {
         Self { waiting: None, outcome: Outcome::None }
     }
 
-    /// Compares it, if the log was folded just as far.
-    pub(super) fn look(&mut self, fold: &mut Fold, position: u64) {
-        if let Some(mut pieces) = self.waiting.take_if(|pieces| pieces.position() == position) {
-            self.outcome = match fold.is_told_by(&mut *pieces) {
-                Ok(true) => Outcome::Same(position),
-                Ok(false) => Outcome::Other(position),
-                Err(fault) => Outcome::NoUse(fault),
-            };
-        }
+    /// Compares it, if the log was folded just as far. Gives whether it should have been, and could
+    /// not be read.
+    pub(super) fn look(&mut self, fold: &mut Fold, position: u64) -> bool {
+        let waiting = self.waiting.take_if(|pieces| pieces.position() == position);
+        let Some(mut pieces) = waiting else { return false };
+        self.outcome = match fold.is_told_by(&mut *pieces) {
+            Ok(true) => Outcome::Same(position),
+            Ok(false) => Outcome::Other(position),
+            Err(fault) => Outcome::NoUse(fault),
+        };
+        matches!(self.outcome, Outcome::NoUse(_))
     }
 
     /// A checkpoint that tells something else is believed by the next start.
@@ -99,11 +101,11 @@ mod tests {
     fn what_came_of_it_is_told() {
         let mut fold = Fold::new(1_024);
         let mut compared = Compared::new(Ok(Some(Empty(2))));
-        compared.look(&mut fold, 1);
+        assert!(!compared.look(&mut fold, 1));
         assert_eq!(compared.to_string(), "of position 2, not reached");
         compared.check("checkpoint").unwrap();
-        compared.look(&mut fold, 2);
-        compared.look(&mut fold, 3);
+        assert!(!compared.look(&mut fold, 2));
+        assert!(!compared.look(&mut fold, 3));
         assert_eq!(compared.to_string(), "of position 2, not as the log says");
         let damage = compared.check("checkpoint").unwrap_err();
         assert_eq!((damage.file.as_str(), damage.position), ("checkpoint", 2));

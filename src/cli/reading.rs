@@ -6,8 +6,8 @@ use super::{CliError, compared::Compared, progress::Progress};
 use crate::{
     event_store::REQUEST_ID_WINDOW_DEFAULT,
     log::{
-        Block, Damage, Head, LogId,
-        shared::{Checkpoint, Follower},
+        Block, Damage, Head, LogId, Pieces as _,
+        shared::{Checkpoint, Follower, Vault},
     },
     postgres::{Blocks, Checkpoints, Database, Events, Found},
     views::{AccountFilter, Fold},
@@ -69,6 +69,8 @@ pub(super) struct Reading {
     pub(super) blocks: u64,
     /// None, unless one is to be compared.
     pub(super) checkpoint: Compared,
+    /// Where that is kept.
+    vault: Option<Arc<dyn Vault>>,
 }
 
 impl Reading {
@@ -82,14 +84,15 @@ impl Reading {
             good: Head::start(&log_id),
             blocks: 0,
             checkpoint: Compared::none(),
+            vault: None,
         }
     }
 
     /// Compares the newest checkpoint with the log as well.
     pub(super) fn compare_checkpoint(&mut self, database: &Database) {
-        let vault = Arc::new(Checkpoints::to_read(database.clone()));
-        let found = Checkpoint::find(vault, &self.follower.log_id());
-        self.checkpoint = Compared::new(found);
+        let vault: Arc<dyn Vault> = Arc::new(Checkpoints::to_read(database.clone()));
+        let found = Checkpoint::find(Arc::clone(&vault), &self.follower.log_id());
+        (self.checkpoint, self.vault) = (Compared::new(found), Some(vault));
     }
 
     /// Reads to the end. `each` is given the blocks in order, each after it was found to be right.
@@ -111,7 +114,17 @@ impl Reading {
                 self.fold.add(&log_id, block).map_err(|wrong| {
                     Damage::in_table("blocks", block.first_position(), wrong.to_string())
                 })?;
-                self.checkpoint.look(&mut self.fold, block.last_position());
+                let position = block.last_position();
+                if self.checkpoint.look(&mut self.fold, position)
+                    && let Some(vault) = &self.vault
+                {
+                    // By now it may have been removed: there is a newer one then.
+                    let newer = Checkpoint::find(Arc::clone(vault), &log_id);
+                    let is_ahead = |newer: &Checkpoint| newer.position() > position;
+                    if newer.as_ref().is_ok_and(|newer| newer.as_ref().is_some_and(is_ahead)) {
+                        self.checkpoint = Compared::new(newer);
+                    }
+                }
                 each(block)?;
                 self.blocks = self.blocks.saturating_add(1);
             }

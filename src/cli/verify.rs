@@ -44,7 +44,7 @@ pub fn verify(args: &VerifyArgs) -> Result<(), CliError> {
     let verified =
         log.verify(&mut |done, total| progress.tell(done, total), &mut |log_id, block| {
             fold.add(log_id, block).map_err(|wrong| wrong.to_string())?;
-            checkpoint.look(&mut fold, block.last_position());
+            let _as_it_says_later = checkpoint.look(&mut fold, block.last_position());
             Ok(())
         });
     progress.end();

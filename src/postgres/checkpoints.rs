@@ -23,28 +23,52 @@ const BEGIN: &str = "
 
 const PUT: &str = "insert into checkpoint_parts (checkpoint, number, payload) values ($1, $2, $3)";
 
-/// The one before stays: somebody may be reading it. What was begun before that and never finished
-/// goes with the others.
-const FINISH: &str = "
-    with finished as (
-        update checkpoints set is_finished = true where id = $1
-        returning id, partition, position
-    ), before as (
-        select c.id from checkpoints as c join finished as f on f.partition = c.partition
-        where c.is_finished and c.id <> f.id and c.position <= f.position
-        order by c.position desc limit 1
-    ), removed as (
-        delete from checkpoints as c using finished as f
-        where c.partition = f.partition and c.position <= f.position and c.id <> f.id
-            and c.id not in (select id from before)
+const FINISH: &str = "update checkpoints set is_finished = true where id = $1 returning id";
+
+/// Begins a statement with those that count: finished, and of a place that the log has.
+macro_rules! counting {
+    () => {
+        "with counting as (
+    select c.id, c.format, c.position, c.hash, c.bytes, c.partition, c.create_time
+    from checkpoints as c
+    where c.is_finished and c.hash = (
+        select case when b.last_position = c.position then b.hash end
+        from blocks as b where b.partition = c.partition and b.first_position <= c.position
+        order by b.first_position desc limit 1
     )
-    select id from finished";
+)"
+    };
+}
+
+/// The one before stays: somebody may be reading it.
+const USELESS: &str = concat!(
+    counting!(),
+    ", this as (select id, partition, position from checkpoints where id = $1),
+    before as (
+        select counting.id from counting join this on this.partition = counting.partition
+        where counting.id <> this.id and counting.position <= this.position
+        order by counting.position desc, counting.create_time desc limit 1
+    )
+    select c.id from checkpoints as c join this on this.partition = c.partition
+    where c.id <> this.id and c.id not in (select id from before) and (
+        c.position <= this.position
+        or (c.is_finished and c.id not in (select id from counting))
+    )"
+);
+
+const NEWEST: &str = concat!(
+    counting!(),
+    " select id, format, position, hash, bytes from counting
+    where partition = $1 order by position desc, create_time desc limit 1"
+);
+
+/// Of one that is removed, so many parts at once: whoever appends meanwhile does not wait long.
+const REMOVE_PARTS: &str = "
+    delete from checkpoint_parts where checkpoint = $1 and number in (
+        select number from checkpoint_parts where checkpoint = $1 order by number limit 16
+    )";
 
 const REMOVE: &str = "delete from checkpoints where id = $1";
-
-const NEWEST: &str = "
-    select id, format, position, hash, bytes from checkpoints
-    where partition = $1 and is_finished order by position desc, create_time desc limit 1";
 
 const PART: &str = "select payload from checkpoint_parts where checkpoint = $1 and number = $2";
 
@@ -80,7 +104,8 @@ impl Vault for Checkpoints {
         let format = i32::try_from(format).unwrap_or(i32::MAX);
         let (position, hash, bytes) =
             (signed(head.position), head.hash.as_slice(), signed(head.bytes));
-        let id: Option<Uuid> = self.once(|session| {
+        // Twice is once too often, and harmless: what is not finished goes with the next one.
+        let id: Option<Uuid> = self.call(|session| {
             let rows = session.query(BEGIN, &[&PARTITION, &position, &hash, &bytes, &format])?;
             Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
         })?;
@@ -100,9 +125,21 @@ impl Vault for Checkpoints {
         self.call(|session| session.certainly("the checkpoint", finish))
     }
 
+    fn useless(&self, id: CheckpointId) -> Result<Vec<CheckpointId>, StoreError> {
+        let id = Uuid::from_bytes(id);
+        self.call(|session| {
+            let rows = session.query(USELESS, &[&id])?;
+            let ids = rows.iter().map(|row| Ok(row.try_get::<_, Uuid>(0)?.into_bytes()));
+            ids.collect()
+        })
+    }
+
     fn remove(&self, id: CheckpointId) -> Result<(), StoreError> {
         let id = Uuid::from_bytes(id);
-        self.call(|session| session.execute(APPEND_WITHIN, REMOVE, &[&id]))?;
+        self.call(|session| {
+            while session.execute(APPEND_WITHIN, REMOVE_PARTS, &[&id])? > 0 {}
+            session.execute(APPEND_WITHIN, REMOVE, &[&id])
+        })?;
         Ok(())
     }
 

@@ -32,7 +32,7 @@ const RIGHTS: [Rights; 8] = [
     ("blocks", &["select", "insert"]),
     ("events", &["select", "insert"]),
     ("checkpoints", &["select", "insert", "update", "delete"]),
-    ("checkpoint_parts", &["select", "insert"]),
+    ("checkpoint_parts", &["select", "insert", "delete"]),
 ];
 
 /// Why a database cannot carry a ledger.
@@ -141,6 +141,7 @@ pub fn set_up(database: &Database, how: &SetUp<'_>) -> Result<LogId, StartError>
     if !is_whole {
         return Err(StartError::Unfinished);
     }
+    complete(&mut session)?;
     if let Some(role) = how.grant {
         grant(&mut session, role)?;
     }
@@ -157,14 +158,16 @@ pub fn set_up(database: &Database, how: &SetUp<'_>) -> Result<LogId, StartError>
 pub fn begin_migration(database: &Database, log_id: LogId) -> Result<(), StartError> {
     let mut session = open(database)?;
     make(&mut session, log_id, false)?;
-    check_rights(&mut session, &RIGHTS)?;
-    check_rights(&mut session, &[("daybook_schema", &["update"])])?;
+    let [schema, ..] = RIGHTS;
+    check_rights(&mut session, &[schema])?;
     let (found, _) = known(&mut session)?;
-    if found == log_id {
-        return Ok(());
+    if found != log_id {
+        let (found, expected) = (Uuid::from_bytes(found), Uuid::from_bytes(log_id));
+        return Err(StartError::OtherLog { found, expected });
     }
-    let (found, expected) = (Uuid::from_bytes(found), Uuid::from_bytes(log_id));
-    Err(StartError::OtherLog { found, expected })
+    complete(&mut session)?;
+    check_rights(&mut session, &RIGHTS)?;
+    check_rights(&mut session, &[("daybook_schema", &["update"])])
 }
 
 /// Notes whether all of a log is there that comes from elsewhere. While it is not, nobody begins
@@ -215,11 +218,15 @@ fn head(session: &mut Session) -> Result<Head, StartError> {
 /// Makes the tables of a ledger unless they are there.
 fn make(session: &mut Session, log_id: LogId, is_whole: bool) -> Result<(), StartError> {
     if is_there(session, "daybook_schema")? {
-        return complete(session);
+        return Ok(());
     }
     match made(create(session, log_id, is_whole))? {
         Made::New => info!("the ledger's tables are made"),
-        Made::Before => {}
+        Made::Before if is_there(session, "daybook_schema")? => {}
+        Made::Before => {
+            let text = "it has a table of another use that is named like one of a ledger's";
+            return Err(StartError::Refused(text.into()));
+        }
         Made::Forbidden(text) => return Err(StartError::NoLedger(text)),
     }
     Ok(())

@@ -20,8 +20,10 @@ use crate::{
 
 /// How often to look whether a checkpoint is due.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// How long after one could not be made another is tried.
-const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// How long after one could not be made another is tried, and twice as long each time after that:
+/// where there is no room, what was begun takes some until it is cleaned away.
+const RETRY_MIN: Duration = Duration::from_secs(10);
+const RETRY_MAX: Duration = Duration::from_secs(60 * 60);
 /// So many accounts are told in a few milliseconds, and cost nothing beside their events.
 const FREE_ACCOUNTS: u64 = 10_000;
 /// How many events each further account is to have behind it on average: then checkpoints add
@@ -56,8 +58,8 @@ pub(super) struct Checkpointer {
     pub(super) events: u64,
     /// The position of the newest checkpoint; 0 when there is none.
     pub(super) newest: u64,
-    /// When the last one could not be made, if it could not.
-    pub(super) failed: Option<Instant>,
+    /// When the last one could not be made, if it could not, and for how long none is tried then.
+    pub(super) failed: Option<(Instant, Duration)>,
     /// Set when the server is to stop.
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) clock: Arc<dyn Clock>,
@@ -91,7 +93,7 @@ impl Checkpointer {
     }
 
     fn is_due(&self) -> bool {
-        if self.failed.is_some_and(|failed| failed.elapsed() < RETRY_INTERVAL) {
+        if self.failed.is_some_and(|(failed, pause)| failed.elapsed() < pause) {
             return false;
         }
         let accounts = self.views.books().totals().account_count.saturating_sub(FREE_ACCOUNTS);
@@ -107,7 +109,8 @@ impl Checkpointer {
                 info!(position, millis = millis(begin), "checkpoint");
             }
             Err(failure) => {
-                self.failed = Some(Instant::now());
+                let pause = self.failed.map_or(RETRY_MIN, |(_, pause)| pause.saturating_mul(2));
+                self.failed = Some((Instant::now(), pause.min(RETRY_MAX)));
                 self.figures.failed.increment();
                 warn!(%failure, "no checkpoint was made: a start will take longer");
             }

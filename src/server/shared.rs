@@ -19,12 +19,12 @@ use uuid::Uuid;
 
 use super::{
     ServeError,
-    standby::{Owned, StandingBy},
+    standby::{Owned, StandingBy, tell_owner},
 };
 use crate::{
     log::{
         Damage,
-        shared::{Keeper, Lease, Membership, Monotonic, Source, StandbyError, Vault},
+        shared::{Keeper, Lease, Membership, Monotonic, Source, StandbyError, Store, Vault},
     },
     ops::{
         Gauge,
@@ -266,8 +266,11 @@ pub(super) fn recover(
     let membership = Membership::begin(keeper)?;
     let store = Box::new(Epochs::new(database.clone(), log_id));
     let source: Arc<dyn Source> = Arc::new(Blocks::new(database.clone(), log_id));
-    let kept = Arc::new(Checkpoints::to_read(database.clone()));
-    let standing_by = StandingBy::begin(&source, kept, &role.lease, config.request_id_window);
+    // Calls can be passed on while there is much to be read.
+    let mut store: Box<dyn Store> = store;
+    tell_owner(&mut *store, &around.owner);
+    let kept: Arc<dyn Vault> = Arc::new(Checkpoints::to_read(database.clone()));
+    let standing_by = StandingBy::begin(&source, &kept, &role.lease, config.request_id_window);
     let vault: Arc<dyn Vault> = Arc::new(Checkpoints::to_make(database));
     Ok(standing_by.take_over(store, &vault, membership, around)?)
 }

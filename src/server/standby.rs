@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::shared::{Around, DatabaseError};
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
         Block, CheckpointFault, LogReader, LogWriter, ReadError,
         shared::{
             Checkpoint, Checkpoints, Confirmed, Lease, Membership, Owner, Scrub, Source, Standby,
-            StandbyError, Store, Vault,
+            StandbyError, Store, StoreError, Vault,
         },
     },
     views::{Following, RestoreError, Views},
@@ -37,6 +37,10 @@ const CONFIRM_INTERVAL: Duration = Duration::from_secs(5);
 /// How long ago all of the log must have been read for reads to be answered from it: whoever knows
 /// less than that of the ledger lets the owner answer.
 const KEEPS_UP_WITHIN: Duration = Duration::from_secs(10);
+/// How often a checkpoint is tried to be read, and the pause between: a database that fails over is
+/// there again by then, and to read a long log instead may take an hour.
+const RESUME_TRIES: u32 = 10;
+const RESUME_PAUSE: Duration = Duration::from_secs(1);
 /// How long a log that is this process's may give nothing more before all of it was read: nobody
 /// else can serve it meanwhile.
 const REST_WITHIN: Duration = Duration::from_secs(10);
@@ -51,7 +55,7 @@ pub(super) struct Owned {
     pub(super) writer: Box<dyn LogWriter>,
     pub(super) membership: Membership,
     pub(super) checkpoints: Checkpoints,
-    /// The position of the newest one; 0 without one.
+    /// The position of the one that was gone on from; 0 without one.
     pub(super) checkpoint: u64,
     pub(super) scrub: Scrub,
 }
@@ -77,6 +81,10 @@ pub(super) struct StandingBy {
     /// When that was last found to be durable.
     confirmed: Option<Instant>,
     request_id_window: u64,
+    source: Arc<dyn Source>,
+    lease: Arc<Lease>,
+    /// The position of the checkpoint that was gone on from; 0 for none.
+    resumed: u64,
 }
 
 /// Why a checkpoint is not gone on from.
@@ -86,6 +94,17 @@ enum ResumeError {
     Restore(#[from] RestoreError),
     #[error("the log before it cannot be read: {0}")]
     History(#[from] HistoryError),
+}
+
+impl ResumeError {
+    /// Whether it may be otherwise when it is tried again.
+    fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Restore(RestoreError::Fault(CheckpointFault::Io(_)))
+                | Self::History(HistoryError::Log(ReadError::Io(_)))
+        )
+    }
 }
 
 impl From<CheckpointFault> for ResumeError {
@@ -99,11 +118,23 @@ impl StandingBy {
     /// ids will be remembered for `request_id_window` positions.
     pub(super) fn begin(
         source: &Arc<dyn Source>,
-        vault: Arc<dyn Vault>,
+        vault: &Arc<dyn Vault>,
         lease: &Arc<Lease>,
         request_id_window: u64,
     ) -> Self {
-        let (standby, following) = match resume(source, vault, lease, request_id_window) {
+        let mut tries = 1_u32;
+        let resumed = loop {
+            match resume(source, vault, lease, request_id_window) {
+                Err(failure) if failure.may_pass() && tries < RESUME_TRIES => {
+                    warn!(%failure, "the checkpoint cannot be read now");
+                    tries = tries.saturating_add(1);
+                    thread::sleep(RESUME_PAUSE);
+                }
+                resumed => break resumed,
+            }
+        };
+        let (source, lease) = (Arc::clone(source), Arc::clone(lease));
+        let (standby, following) = match resumed {
             Ok(Some((standby, following))) => {
                 info!(position = standby.position(), "going on from the checkpoint");
                 (standby, following)
@@ -112,12 +143,22 @@ impl StandingBy {
                 if let Err(fault) = begins {
                     warn!(%fault, "reading the whole log instead of the checkpoint");
                 }
-                let standby = Standby::new(Arc::clone(source), Arc::clone(lease));
-                (standby, Following::new(source.log_id(), request_id_window))
+                beginning(&source, &lease, request_id_window)
             }
         };
+        let resumed = standby.position();
         let (read, shown, confirmed) = Default::default();
-        Self { standby, following, read, shown, confirmed, request_id_window }
+        Self {
+            standby,
+            following,
+            read,
+            shown,
+            confirmed,
+            request_id_window,
+            source,
+            lease,
+            resumed,
+        }
     }
 
     /// Follows the log until it has no other owner, and takes it over. Blocks until then. `vault`
@@ -135,16 +176,13 @@ impl StandingBy {
         let ours = self.stand_by(&mut *store, around)?;
         info!(epoch = ours.epoch(), position = ours.position(), "the log is ours");
         self.read_rest(&ours, &around.stopping)?;
-        let Self { standby, mut following, read, shown, .. } = self;
+        let Self { standby, mut following, read, shown, resumed, .. } = self;
         let (checkpoints, scrub) = (standby.checkpoints(Arc::clone(vault)), standby.scrub());
         let (writer, reader) = standby.take(store, ours)?;
         fold(&mut following, read)?;
         let (state, views) = following.end();
         let durable = shown.unwrap_or_else(|| watch::channel(0).0);
         durable.send_replace(ours.position());
-        // If that cannot be told now, one is made too early.
-        let newest = vault.newest().ok().flatten();
-        let checkpoint = newest.map_or(0, |kept| kept.head.position);
         Ok(Owned {
             state,
             views,
@@ -153,7 +191,7 @@ impl StandingBy {
             writer,
             membership,
             checkpoints,
-            checkpoint,
+            checkpoint: resumed,
             scrub,
         })
     }
@@ -255,6 +293,14 @@ impl StandingBy {
             }
             return Err(failure);
         }
+        if self.shown.is_none() && self.standby.was_behind() {
+            let is_there = self.standby.has_read(store).map_err(StandbyError::from)?;
+            if is_there == Some(false) {
+                warn!("the database has lost what was read of the log: reading it again");
+                self.begin_again();
+            }
+            return Ok(Followed { count: 0, is_at_end: false });
+        }
         let (count, was_at_end) = (self.read.len(), self.standby.is_at_end());
         let is_shown = match &self.shown {
             Some(_) => count > 0 || since(self.confirmed) >= CONFIRM_INTERVAL,
@@ -272,7 +318,14 @@ impl StandingBy {
                 }
             }
         }
-        fold(&mut self.following, std::mem::take(&mut self.read))?;
+        match fold(&mut self.following, std::mem::take(&mut self.read)) {
+            Err(wrong) if self.resumed > 0 && self.shown.is_none() => {
+                error!(%wrong, "the checkpoint does not fit the log: reading all of it");
+                self.begin_again();
+                return Ok(Followed { count: 0, is_at_end: false });
+            }
+            folded => folded?,
+        }
         if is_shown {
             self.show(around);
         }
@@ -283,18 +336,29 @@ impl StandingBy {
 
     /// Finds the database to have what was shown of the log: what else it has leads nowhere then.
     fn expect_shown(&self, store: &mut dyn Store) -> Result<(), DatabaseError> {
-        if self.standby.has_lost_shown(store).map_err(StandbyError::from)? {
-            return Err(DatabaseError::Lost);
+        match self.standby.has_shown(store).map_err(StandbyError::from)? {
+            Some(true) => Ok(()),
+            Some(false) => Err(DatabaseError::Lost),
+            None => {
+                let text = "this server is no member now, and cannot know what the log is".into();
+                Err(StandbyError::from(StoreError::Unreachable(text)).into())
+            }
         }
-        Ok(())
     }
 
     /// Forgets what was not shown.
     fn forget(&mut self) {
-        self.read.clear();
         if self.shown.is_none() {
-            self.following = Following::new(self.standby.log_id(), self.request_id_window);
+            self.begin_again();
         }
+        self.read.clear();
+    }
+
+    /// Reads the log from its beginning. Nothing of it is shown yet.
+    fn begin_again(&mut self) {
+        (self.standby, self.following) =
+            beginning(&self.source, &self.lease, self.request_id_window);
+        (self.resumed, self.read) = (0, Vec::new());
     }
 
     /// Reads the blocks that come next. Gives how many there are.
@@ -323,15 +387,25 @@ impl StandingBy {
     }
 }
 
+/// Nothing of the log is read.
+fn beginning(
+    source: &Arc<dyn Source>,
+    lease: &Arc<Lease>,
+    request_id_window: u64,
+) -> (Standby, Following) {
+    let standby = Standby::new(Arc::clone(source), Arc::clone(lease));
+    (standby, Following::new(source.log_id(), request_id_window))
+}
+
 /// What the newest checkpoint tells, and where the log goes on; `None` when there is none.
 fn resume(
     source: &Arc<dyn Source>,
-    vault: Arc<dyn Vault>,
+    vault: &Arc<dyn Vault>,
     lease: &Arc<Lease>,
     request_id_window: u64,
 ) -> Result<Option<(Standby, Following)>, ResumeError> {
     let log_id = source.log_id();
-    let Some(mut checkpoint) = Checkpoint::find(vault, &log_id)? else {
+    let Some(mut checkpoint) = Checkpoint::find(Arc::clone(vault), &log_id)? else {
         return Ok(None);
     };
     let found = Standby::resume(Arc::clone(source), Arc::clone(lease), checkpoint.head());
@@ -365,7 +439,7 @@ fn fold(following: &mut Following, blocks: Vec<Arc<Block>>) -> Result<(), Databa
 
 /// Tells whose the log is. While that cannot be asked it is whose it was: others may reach what
 /// this server does not.
-fn tell_owner(store: &mut dyn Store, owner: &watch::Sender<Whose>) {
+pub(super) fn tell_owner(store: &mut dyn Store, owner: &watch::Sender<Whose>) {
     let Ok(address) = store.owner() else { return };
     let whose = address.clone().map_or(Whose::Unknown, Whose::Other);
     owner.send_if_modified(|known| {
@@ -392,8 +466,8 @@ mod tests {
         node.writer.close().unwrap();
         let (lease, _keeper) = join(&model);
         let (source, vault) = (Arc::new(model.clone()), Arc::new(model.clone()));
-        let source: Arc<dyn Source> = source;
-        let mut standing_by = StandingBy::begin(&source, vault, &lease, 1);
+        let (source, vault): (Arc<dyn Source>, Arc<dyn Vault>) = (source, vault);
+        let mut standing_by = StandingBy::begin(&source, &vault, &lease, 1);
         let ours = standing_by.standby.claim(&mut model.clone()).unwrap().unwrap();
         let (stop, stopping) = watch::channel(true);
         let stopped = standing_by.read_rest(&ours, &stopping);

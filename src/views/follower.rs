@@ -233,16 +233,17 @@ mod tests {
     use crate::{
         domain::{AccountId, Action, Balance, Command, CurrencyCode, Owner},
         event_store::{Entry, Verdict},
-        log::{Block, Group, Head, LogId, LogReader, memory},
+        log::{Block, Damage, Group, Head, LogId, LogReader, memory},
         views::Fold,
     };
 
     const LOG_ID: LogId = [7; 16];
 
-    /// A log whose medium fails so many times.
+    /// A log whose medium fails so many times, or gives something else.
     struct Unread {
         log: Arc<dyn LogReader>,
         failures: AtomicUsize,
+        is_misread: bool,
     }
 
     impl LogReader for Unread {
@@ -261,6 +262,9 @@ mod tests {
         fn block(&self, position: u64) -> Result<Arc<Block>, ReadError> {
             let one_less = |left: usize| left.checked_sub(1);
             match self.failures.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less) {
+                Ok(_) if self.is_misread => {
+                    Err(Damage::in_table("log", position, "injected").into())
+                }
                 Ok(_) => Err(io::Error::other("injected").into()),
                 Err(_) => self.log.block(position),
             }
@@ -289,7 +293,8 @@ mod tests {
         let mut group = Group::new(1);
         group.push(1, |bytes| state.codec().encode(&entry, bytes));
         writer.append(&group).unwrap();
-        (Arc::new(Unread { log, failures: AtomicUsize::new(failures) }), Views::new(books))
+        let failures = AtomicUsize::new(failures);
+        (Arc::new(Unread { log, failures, is_misread: false }), Views::new(books))
     }
 
     /// Whoever reads meanwhile is told that the log cannot be read now, and not for ever.
@@ -313,6 +318,28 @@ mod tests {
         }
         drop(wake);
         follower.join().unwrap();
+    }
+
+    /// What is read wrong once may be right the next time; what is wrong each time is damaged.
+    #[test]
+    fn what_is_read_wrong_is_read_again() {
+        for (failures, is_damaged) in [(2, false), (3, true)] {
+            let (log, views) = one_account(failures);
+            let log = Arc::into_inner(log).unwrap();
+            let history = History::new(Arc::new(Unread { is_misread: true, ..log }));
+            let (wake, wakes) = sync_channel(1);
+            thread::scope(|scope| {
+                let (history, views) = (&history, &views);
+                scope.spawn(move || follow(history, views, &wakes));
+                while !views.has_failed() && *views.position.borrow() == 0 {
+                    // It is tried again at once then.
+                    let _it_is_awake_or_gone = wake.try_send(());
+                    thread::yield_now();
+                }
+                drop(wake);
+            });
+            assert_eq!(views.has_failed(), is_damaged, "{failures}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use crc32c::crc32c;
+use tracing::warn;
 
 use super::{StoreError, reader::Shared};
 use crate::log::{
@@ -49,12 +50,19 @@ pub trait Vault: Send + Sync {
     /// [`StoreError`].
     fn put(&self, id: CheckpointId, number: u32, part: &[u8]) -> Result<(), StoreError>;
 
-    /// Makes it one that counts, and removes all that are older than the one that counted before;
-    /// `false` when it has been removed itself. Durable when it returns.
+    /// Makes it one that counts; `false` when it has been removed. Durable when it returns.
     ///
     /// # Errors
     /// [`StoreError`].
     fn finish(&self, id: CheckpointId) -> Result<bool, StoreError>;
+
+    /// Those that nobody needs once this one counts: what is older than the one that counted
+    /// before, which somebody may be reading; what was begun before it and is not finished; and
+    /// those of a place that the log does not have.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn useless(&self, id: CheckpointId) -> Result<Vec<CheckpointId>, StoreError>;
 
     /// Removes one.
     ///
@@ -62,7 +70,7 @@ pub trait Vault: Send + Sync {
     /// [`StoreError`].
     fn remove(&self, id: CheckpointId) -> Result<(), StoreError>;
 
-    /// The newest that counts.
+    /// The newest that counts and is of a place that the log has.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -183,14 +191,21 @@ impl Draft {
         Ok(id)
     }
 
-    fn put_in_place(&mut self) -> io::Result<()> {
+    fn put_last(&mut self) -> Result<CheckpointId, StoreError> {
         let end = self.framing.frame(&[]);
         self.part.extend(end);
-        let id = self.put().map_err(io::Error::other)?;
-        if self.vault.finish(id).map_err(io::Error::other)? {
-            return Ok(());
+        self.put()
+    }
+
+    /// Removes those that are of no use any more.
+    fn remove_useless(&self, id: CheckpointId) {
+        let useless = self.vault.useless(id);
+        let removed = useless.and_then(|useless| {
+            useless.into_iter().try_for_each(|useless| self.vault.remove(useless))
+        });
+        if let Err(failure) = removed {
+            warn!(%failure, "older checkpoints are not removed");
         }
-        Err(io::Error::other("it was removed before it was finished"))
     }
 
     fn remove(&self) -> io::Result<()> {
@@ -218,11 +233,22 @@ impl checkpoint::Draft for Draft {
     }
 
     fn finish(mut self: Box<Self>) -> io::Result<()> {
-        let put = self.put_in_place();
-        if put.is_err() {
-            self.remove()?;
+        let id = match self.put_last() {
+            Ok(id) => id,
+            Err(failure) => {
+                if let Err(failure) = self.remove() {
+                    // What is not finished is removed with the next one.
+                    warn!(%failure, "a checkpoint that was not finished is not removed");
+                }
+                return Err(io::Error::other(failure));
+            }
+        };
+        // Without an answer it may count, and stays.
+        if !self.vault.finish(id).map_err(io::Error::other)? {
+            return Err(io::Error::other("it was removed before it was finished"));
         }
-        put
+        self.remove_useless(id);
+        Ok(())
     }
 
     fn discard(self: Box<Self>) -> io::Result<()> {

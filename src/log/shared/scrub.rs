@@ -29,9 +29,13 @@ impl Scrub {
     /// Verifies the blocks that come next. Gives how many bytes they have.
     fn read(&mut self) -> Result<u64, ReadError> {
         let before = self.follower.head();
-        let blocks = self.follower.next(self.until.position, READ_BLOCKS)?;
-        if self.follower.is_behind() {
+        let mut blocks = self.follower.next(self.until.position, READ_BLOCKS)?;
+        if blocks.is_empty() {
+            // It may be a server that nothing is written to any more, and be lacking only there.
             self.source.begin_anew();
+            blocks = self.follower.next(self.until.position, READ_BLOCKS)?;
+        }
+        if self.follower.is_behind() {
             return Err(io::Error::other("a server of the medium was left behind").into());
         }
         let head = self.follower.head();

@@ -50,6 +50,7 @@ pub struct Standby {
     /// Where the log was begun to be read.
     begun: Head,
     is_at_end: bool,
+    was_behind: bool,
     /// How far the log is known to have come where it is written, since it was read anew.
     known: u64,
     /// How far it had come when it was claimed: nothing behind that is this process's.
@@ -131,7 +132,8 @@ impl Standby {
     fn following(follower: Follower, source: Arc<dyn Source>, lease: Arc<Lease>) -> Self {
         let begun = follower.head();
         let shared = Arc::new(Shared::new(source, Arc::clone(&lease), begun.position));
-        Self { follower, lease, begun, is_at_end: false, known: 0, claimed: None, shared }
+        let (is_at_end, was_behind, known, claimed) = Default::default();
+        Self { follower, lease, begun, is_at_end, was_behind, known, claimed, shared }
     }
 
     /// Shows the log as far as [`Standby::confirm`] has found it to be durable.
@@ -181,7 +183,8 @@ impl Standby {
         let blocks = self.follower.next(self.claimed.unwrap_or(u64::MAX), READ_BLOCKS)?;
         self.is_at_end = u32::try_from(blocks.len()).is_ok_and(|count| count < READ_BLOCKS);
         let is_short = blocks.is_empty() && self.position() < self.claimed.unwrap_or(self.known);
-        if is_short || self.follower.is_behind() {
+        self.was_behind = is_short || self.follower.is_behind();
+        if self.was_behind {
             warn!("what is read of the log is not where it is written: connecting anew");
             self.begin_anew();
         }
@@ -221,18 +224,37 @@ impl Standby {
         Ok(Confirmed::Shown)
     }
 
-    /// Whether the medium has lost what was shown, though that was durable: it was restored, or
-    /// another one has taken its place.
+    /// Whether the medium has what was shown, which was durable: it may have been restored, or
+    /// another one have taken its place. `None` when this process is no member now, and cannot
+    /// know.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn has_lost_shown(&self, store: &mut dyn Store) -> Result<bool, StoreError> {
-        let shown = self.shared.head();
-        let Some(node) = self.lease.node().filter(|_| shown.position > 0) else {
-            return Ok(false);
-        };
-        let durable = store.confirm(node, shown.position)?;
-        Ok(durable.is_some_and(|durable| durable.chain != Some(shown.hash)))
+    pub fn has_shown(&self, store: &mut dyn Store) -> Result<Option<bool>, StoreError> {
+        self.has(store, &self.shared.head())
+    }
+
+    /// The same for what was read, shown or not.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_read(&self, store: &mut dyn Store) -> Result<Option<bool>, StoreError> {
+        self.has(store, &self.follower.head())
+    }
+
+    fn has(&self, store: &mut dyn Store, head: &Head) -> Result<Option<bool>, StoreError> {
+        if head.position == 0 {
+            return Ok(Some(true));
+        }
+        let Some(node) = self.lease.node() else { return Ok(None) };
+        let durable = store.confirm(node, head.position)?;
+        Ok(durable.map(|durable| durable.chain == Some(head.hash)))
+    }
+
+    /// Whether what [`Standby::follow`] read last was not where the log is written.
+    #[must_use]
+    pub fn was_behind(&self) -> bool {
+        self.was_behind
     }
 
     /// Reads over new connections from now on, and knows nothing of where the log ends.

@@ -337,15 +337,15 @@ fn a_standby_finds_out_that_the_medium_has_lost_what_it_has_shown() {
         let mut node = start(&model).unwrap();
         let (mut standby, mut keeper) = stand_by(&model);
         let mut store = model.clone();
-        assert_eq!(standby.has_lost_shown(&mut store), Ok(false), "nothing is shown");
+        assert_eq!(standby.has_shown(&mut store), Ok(Some(true)), "nothing is shown");
         node.append().unwrap();
         node.append().unwrap();
         standby.follow().unwrap();
         standby.confirm(&mut store, &[]).unwrap();
-        assert_eq!(standby.has_lost_shown(&mut store), Ok(false));
+        assert_eq!(standby.has_shown(&mut store), Ok(Some(true)));
         model.fail_over();
         model.pass(TIME);
-        assert_eq!(standby.has_lost_shown(&mut store), Ok(false), "who is no member cannot know");
+        assert_eq!(standby.has_shown(&mut store), Ok(None), "who is no member cannot know");
         keeper.step().unwrap();
         if goes_on {
             let mut node = start(&model).unwrap();
@@ -356,7 +356,8 @@ fn a_standby_finds_out_that_the_medium_has_lost_what_it_has_shown() {
         } else {
             assert!(standby.follow().unwrap().is_empty());
         }
-        assert_eq!(standby.has_lost_shown(&mut store), Ok(true));
+        assert_eq!(standby.has_shown(&mut store), Ok(Some(false)));
+        assert_eq!(standby.has_read(&mut store), Ok(Some(false)));
     }
 }
 

@@ -81,6 +81,12 @@ impl Medium {
         Appended::Durable
     }
 
+    /// Whether the log has a place.
+    fn has(&self, head: &Head) -> bool {
+        let ends = |block: &Stored| (block.last_position, block.hash) == (head.position, head.hash);
+        self.blocks.iter().any(ends)
+    }
+
     fn is_alive(&self, node: NodeId) -> bool {
         self.nodes.get(&node).is_some_and(|expires| *expires > self.now)
     }
@@ -355,15 +361,24 @@ impl Vault for Model {
 
     fn finish(&self, id: CheckpointId) -> Result<bool, StoreError> {
         self.call(|medium| {
-            let all = &mut medium.checkpoints;
-            let Some(stowed) = all.iter_mut().find(|it| it.kept.id == id) else { return false };
-            stowed.is_finished = true;
-            let position = stowed.kept.head.position;
-            let is_older = |it: &Stowed| it.kept.id != id && it.kept.head.position <= position;
-            let before = all.iter().filter(|it| it.is_finished && is_older(it));
+            let found = medium.checkpoints.iter_mut().find(|it| it.kept.id == id);
+            found.map(|stowed| stowed.is_finished = true).is_some()
+        })
+    }
+
+    fn useless(&self, id: CheckpointId) -> Result<Vec<CheckpointId>, StoreError> {
+        self.call(|medium| {
+            let all = &medium.checkpoints;
+            let position = all.iter().find(|it| it.kept.id == id).unwrap().kept.head.position;
+            let others = || all.iter().filter(|it| it.kept.id != id);
+            let is_older = |it: &&Stowed| it.kept.head.position <= position;
+            let counts = |it: &&Stowed| it.is_finished && medium.has(&it.kept.head);
+            let before = others().filter(is_older).filter(counts);
             let before = before.max_by_key(|it| it.kept.head.position).map(|it| it.kept.id);
-            all.retain(|it| !is_older(it) || Some(it.kept.id) == before);
-            true
+            let is_useless =
+                |it: &&Stowed| is_older(it) || it.is_finished && !medium.has(&it.kept.head);
+            let useless = others().filter(is_useless).map(|it| it.kept.id);
+            useless.filter(|id| Some(*id) != before).collect()
         })
     }
 
@@ -374,7 +389,8 @@ impl Vault for Model {
     fn newest(&self) -> Result<Option<Kept>, StoreError> {
         self.call(|medium| {
             let finished = medium.checkpoints.iter().filter(|it| it.is_finished);
-            finished.map(|it| it.kept).max_by_key(|kept| kept.head.position)
+            let kept = finished.map(|it| it.kept).filter(|kept| medium.has(&kept.head));
+            kept.max_by_key(|kept| kept.head.position)
         })
     }
 
