@@ -284,10 +284,10 @@ impl EventStore {
         Ok(async move { answer.await.unwrap_or_else(|_| Err(store.failure())) })
     }
 
-    /// Whether the mailbox has places for so many commands now.
+    /// Whether so many commands are not refused for want of places in the mailbox now.
     #[must_use]
     pub fn takes(&self, commands: usize) -> bool {
-        self.permits.available_permits() >= commands
+        self.permits.is_closed() || self.permits.available_permits() >= commands
     }
 
     fn submit(

@@ -102,6 +102,21 @@ pub(crate) struct Pending {
     pub(crate) reply: oneshot::Sender<Result<Answer, Failure>>,
 }
 
+impl Pending {
+    /// Whether nobody waits for it any more, and it has recorded nothing: it repeats what was
+    /// decided before.
+    pub(crate) fn is_left_repeat(&self) -> bool {
+        let is_repeat = |(_, outcome): &(usize, Outcome)| match outcome {
+            Outcome::Replayed { position: _ } => true,
+            Outcome::Recorded(_) | Outcome::Refused(_) => false,
+        };
+        self.reply.is_closed()
+            && !self.commands.is_empty()
+            && self.outcomes.len() == self.commands.len()
+            && self.outcomes.iter().all(is_repeat)
+    }
+}
+
 /// A group that is being filled, and the answers that depend on it.
 #[derive(Debug)]
 pub(crate) struct Stage {

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     committer::Committer,
-    stage::{Failure, Stage, Submission},
+    stage::{Failure, Pending, Stage, Submission},
     state::State,
 };
 use crate::ops::Clock;
@@ -145,6 +145,12 @@ impl Writer {
     /// nothing; and who repeats commands that were decided hears what they come to, which nobody
     /// knows of those under way.
     fn refuse_for_now(&mut self, failure: Failure) {
+        // Whose callers have left do not keep their places from others meanwhile.
+        let left = self.stage.pending.extract_if(.., |pending| pending.is_left_repeat());
+        let left: Vec<Pending> = left.collect();
+        if !left.is_empty() {
+            self.committer.outlets().answer(left, Err(failure));
+        }
         let nothing_waits = !self.syncing && self.stage.group.is_empty();
         let state = &self.state;
         let needs_none = |it: &Submission| {

@@ -43,7 +43,7 @@ macro_rules! counting {
 /// The one before stays: somebody may be reading it.
 const USELESS: &str = concat!(
     counting!(),
-    ", this as (select id, partition, position from checkpoints where id = $1),
+    ", this as (select id, partition, position from counting where id = $1),
     before as (
         select counting.id from counting join this on this.partition = counting.partition
         where counting.id <> this.id and counting.position <= this.position

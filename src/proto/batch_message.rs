@@ -18,11 +18,11 @@ impl BatchMessage {
         self.0.len()
     }
 
-    /// How many fields it has: as many as commands, or a few more. No message is too large to be
-    /// counted.
+    /// How many fields it has: as many as commands, or a few more. One that has too many is not
+    /// counted to its end.
     #[must_use]
     pub fn field_count(&self) -> usize {
-        super::codec::field_count(&self.0, usize::MAX)
+        super::codec::field_count(&self.0, super::codec::FIELDS_MAX)
     }
 
     /// The message.

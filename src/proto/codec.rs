@@ -20,7 +20,7 @@ const ENCODE_YIELD_BYTES: usize = 8 * 1024;
 /// How many fields a message may have, not counting those of the messages in it: more than twice as
 /// many as the largest batch has commands. A command of two bytes takes a hundred times as many
 /// once it is decoded, and four mebibytes of such commands must not be.
-const FIELDS_MAX: usize = 20_000;
+pub(super) const FIELDS_MAX: usize = 20_000;
 /// How many bytes a field has at least: what it is, and something.
 const FIELD_BYTES_MIN: usize = 2;
 /// How the end of a group is written.

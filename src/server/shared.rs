@@ -266,11 +266,12 @@ pub(super) fn recover(
     let membership = Membership::begin(keeper)?;
     let store = Box::new(Epochs::new(database.clone(), log_id));
     let source: Arc<dyn Source> = Arc::new(Blocks::new(database.clone(), log_id));
-    // Calls can be passed on while there is much to be read.
     let mut store: Box<dyn Store> = store;
-    tell_owner(&mut *store, &around.owner);
+    // Calls can be passed on while there is much to be read.
+    let mut tell = || tell_owner(&mut *store, &around.owner);
+    let (lease, window) = (&role.lease, config.request_id_window);
     let kept: Arc<dyn Vault> = Arc::new(Checkpoints::to_read(database.clone()));
-    let standing_by = StandingBy::begin(&source, &kept, &role.lease, config.request_id_window);
+    let standing_by = StandingBy::begin(&source, &kept, lease, window, &mut tell);
     let vault: Arc<dyn Vault> = Arc::new(Checkpoints::to_make(database));
     Ok(standing_by.take_over(store, &vault, membership, around)?)
 }

@@ -2,7 +2,6 @@
 //! taking it over.
 
 use std::{
-    io,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -11,17 +10,20 @@ use std::{
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::shared::{Around, DatabaseError};
+use super::{
+    resume,
+    shared::{Around, DatabaseError},
+};
 use crate::{
-    event_store::{History, HistoryError, State},
+    event_store::{History, State},
     log::{
-        Block, CheckpointFault, LogReader, LogWriter, ReadError,
+        Block, LogReader, LogWriter, ReadError,
         shared::{
-            Checkpoint, Checkpoints, Confirmed, Lease, Membership, Owner, Scrub, Source, Standby,
-            StandbyError, Store, StoreError, Vault,
+            Checkpoints, Confirmed, Lease, Membership, Owner, Scrub, Source, Standby, StandbyError,
+            Store, StoreError, Vault,
         },
     },
-    views::{Following, RestoreError, Views},
+    views::{Following, Views},
     wire::{Reads, Whose},
 };
 
@@ -37,10 +39,6 @@ const CONFIRM_INTERVAL: Duration = Duration::from_secs(5);
 /// How long ago all of the log must have been read for reads to be answered from it: whoever knows
 /// less than that of the ledger lets the owner answer.
 const KEEPS_UP_WITHIN: Duration = Duration::from_secs(10);
-/// How often a checkpoint is tried to be read, and the pause between: a database that fails over is
-/// there again by then, and to read a long log instead may take an hour.
-const RESUME_TRIES: u32 = 10;
-const RESUME_PAUSE: Duration = Duration::from_secs(1);
 /// How long a log that is this process's may give nothing more before all of it was read: nobody
 /// else can serve it meanwhile.
 const REST_WITHIN: Duration = Duration::from_secs(10);
@@ -55,7 +53,7 @@ pub(super) struct Owned {
     pub(super) writer: Box<dyn LogWriter>,
     pub(super) membership: Membership,
     pub(super) checkpoints: Checkpoints,
-    /// The position of the one that was gone on from; 0 without one.
+    /// The position of the newest one; 0 without one that is of use.
     pub(super) checkpoint: u64,
     pub(super) scrub: Scrub,
 }
@@ -87,65 +85,20 @@ pub(super) struct StandingBy {
     resumed: u64,
 }
 
-/// Why a checkpoint is not gone on from.
-#[derive(Debug, thiserror::Error)]
-enum ResumeError {
-    #[error(transparent)]
-    Restore(#[from] RestoreError),
-    #[error("the log before it cannot be read: {0}")]
-    History(#[from] HistoryError),
-}
-
-impl ResumeError {
-    /// Whether it may be otherwise when it is tried again.
-    fn may_pass(&self) -> bool {
-        matches!(
-            self,
-            Self::Restore(RestoreError::Fault(CheckpointFault::Io(_)))
-                | Self::History(HistoryError::Log(ReadError::Io(_)))
-        )
-    }
-}
-
-impl From<CheckpointFault> for ResumeError {
-    fn from(fault: CheckpointFault) -> Self {
-        Self::Restore(fault.into())
-    }
-}
-
 impl StandingBy {
     /// Goes on from the newest checkpoint, or begins with the log if there is none of use. Request
-    /// ids will be remembered for `request_id_window` positions.
+    /// ids will be remembered for `request_id_window` positions. `meanwhile` is called before each
+    /// try.
     pub(super) fn begin(
         source: &Arc<dyn Source>,
         vault: &Arc<dyn Vault>,
         lease: &Arc<Lease>,
         request_id_window: u64,
+        meanwhile: &mut dyn FnMut(),
     ) -> Self {
-        let mut tries = 1_u32;
-        let resumed = loop {
-            match resume(source, vault, lease, request_id_window) {
-                Err(failure) if failure.may_pass() && tries < RESUME_TRIES => {
-                    warn!(%failure, "the checkpoint cannot be read now");
-                    tries = tries.saturating_add(1);
-                    thread::sleep(RESUME_PAUSE);
-                }
-                resumed => break resumed,
-            }
-        };
+        let (standby, following) =
+            resume::begin(source, vault, lease, request_id_window, meanwhile);
         let (source, lease) = (Arc::clone(source), Arc::clone(lease));
-        let (standby, following) = match resumed {
-            Ok(Some((standby, following))) => {
-                info!(position = standby.position(), "going on from the checkpoint");
-                (standby, following)
-            }
-            begins => {
-                if let Err(fault) = begins {
-                    warn!(%fault, "reading the whole log instead of the checkpoint");
-                }
-                beginning(&source, &lease, request_id_window)
-            }
-        };
         let resumed = standby.position();
         let (read, shown, confirmed) = Default::default();
         Self {
@@ -183,6 +136,9 @@ impl StandingBy {
         let (state, views) = following.end();
         let durable = shown.unwrap_or_else(|| watch::channel(0).0);
         durable.send_replace(ours.position());
+        // After a useless one there is no newest. If it cannot be told now, one is made too early.
+        let newest = vault.newest().ok().flatten().filter(|_| resumed > 0);
+        let checkpoint = newest.map_or(resumed, |kept| kept.head.position);
         Ok(Owned {
             state,
             views,
@@ -191,7 +147,7 @@ impl StandingBy {
             writer,
             membership,
             checkpoints,
-            checkpoint: resumed,
+            checkpoint,
             scrub,
         })
     }
@@ -288,17 +244,16 @@ impl StandingBy {
         let is_fresh = self.read.is_empty();
         if is_fresh && let Err(failure) = self.read() {
             let is_damage = !may_pass(&failure);
+            if is_damage && self.has_lost_read(store)? {
+                return Ok(Followed { count: 0, is_at_end: false });
+            }
             if is_damage {
                 self.expect_shown(store)?;
             }
             return Err(failure);
         }
         if self.shown.is_none() && self.standby.was_behind() {
-            let is_there = self.standby.has_read(store).map_err(StandbyError::from)?;
-            if is_there == Some(false) {
-                warn!("the database has lost what was read of the log: reading it again");
-                self.begin_again();
-            }
+            self.has_lost_read(store)?;
             return Ok(Followed { count: 0, is_at_end: false });
         }
         let (count, was_at_end) = (self.read.len(), self.standby.is_at_end());
@@ -334,16 +289,24 @@ impl StandingBy {
         Ok(Followed { count, is_at_end })
     }
 
+    /// Whether the database has lost what was read and is not shown: then the log is begun again.
+    fn has_lost_read(&mut self, store: &mut dyn Store) -> Result<bool, DatabaseError> {
+        if self.shown.is_some() {
+            return Ok(false);
+        }
+        let has_read = self.standby.has_read(store).map_err(StandbyError::from)?;
+        if known(has_read)? {
+            return Ok(false);
+        }
+        warn!("the database has lost what was read of the log: reading it again");
+        self.begin_again();
+        Ok(true)
+    }
+
     /// Finds the database to have what was shown of the log: what else it has leads nowhere then.
     fn expect_shown(&self, store: &mut dyn Store) -> Result<(), DatabaseError> {
-        match self.standby.has_shown(store).map_err(StandbyError::from)? {
-            Some(true) => Ok(()),
-            Some(false) => Err(DatabaseError::Lost),
-            None => {
-                let text = "this server is no member now, and cannot know what the log is".into();
-                Err(StandbyError::from(StoreError::Unreachable(text)).into())
-            }
-        }
+        let has_shown = self.standby.has_shown(store).map_err(StandbyError::from)?;
+        if known(has_shown)? { Ok(()) } else { Err(DatabaseError::Lost) }
     }
 
     /// Forgets what was not shown.
@@ -357,7 +320,7 @@ impl StandingBy {
     /// Reads the log from its beginning. Nothing of it is shown yet.
     fn begin_again(&mut self) {
         (self.standby, self.following) =
-            beginning(&self.source, &self.lease, self.request_id_window);
+            resume::beginning(&self.source, &self.lease, self.request_id_window);
         (self.resumed, self.read) = (0, Vec::new());
     }
 
@@ -387,33 +350,12 @@ impl StandingBy {
     }
 }
 
-/// Nothing of the log is read.
-fn beginning(
-    source: &Arc<dyn Source>,
-    lease: &Arc<Lease>,
-    request_id_window: u64,
-) -> (Standby, Following) {
-    let standby = Standby::new(Arc::clone(source), Arc::clone(lease));
-    (standby, Following::new(source.log_id(), request_id_window))
-}
-
-/// What the newest checkpoint tells, and where the log goes on; `None` when there is none.
-fn resume(
-    source: &Arc<dyn Source>,
-    vault: &Arc<dyn Vault>,
-    lease: &Arc<Lease>,
-    request_id_window: u64,
-) -> Result<Option<(Standby, Following)>, ResumeError> {
-    let log_id = source.log_id();
-    let Some(mut checkpoint) = Checkpoint::find(Arc::clone(vault), &log_id)? else {
-        return Ok(None);
-    };
-    let found = Standby::resume(Arc::clone(source), Arc::clone(lease), checkpoint.head());
-    let standby = found.map_err(|failure| CheckpointFault::Io(io::Error::other(failure)))?;
-    let standby = standby.ok_or(CheckpointFault::Foreign)?;
-    let mut following = Following::resume(log_id, request_id_window, &mut checkpoint)?;
-    following.recall(&History::new(standby.reader_of_read()), standby.position())?;
-    Ok(Some((standby, following)))
+/// What this server knows of the log, if it can know that now.
+fn known(has: Option<bool>) -> Result<bool, DatabaseError> {
+    has.ok_or_else(|| {
+        let text = "this server is no member now, and cannot know what the log is".into();
+        StandbyError::from(StoreError::Unreachable(text)).into()
+    })
 }
 
 /// Whether it may be otherwise when it is tried again.
@@ -467,7 +409,7 @@ mod tests {
         let (lease, _keeper) = join(&model);
         let (source, vault) = (Arc::new(model.clone()), Arc::new(model.clone()));
         let (source, vault): (Arc<dyn Source>, Arc<dyn Vault>) = (source, vault);
-        let mut standing_by = StandingBy::begin(&source, &vault, &lease, 1);
+        let mut standing_by = StandingBy::begin(&source, &vault, &lease, 1, &mut || ());
         let ours = standing_by.standby.claim(&mut model.clone()).unwrap().unwrap();
         let (stop, stopping) = watch::channel(true);
         let stopped = standing_by.read_rest(&ours, &stopping);

@@ -139,6 +139,17 @@ impl Commands {
     }
 }
 
+impl Commands {
+    /// For how many commands a batch is to have places before it is decoded: as many as it has, or
+    /// as its bytes could have been. So what waits to be decoded is bounded as well.
+    fn share(&self, message: &proto::BatchMessage) -> usize {
+        let Limits { batch_commands, message_bytes, .. } = self.limits;
+        let of_bytes = message.byte_count().saturating_mul(batch_commands);
+        let of_bytes = of_bytes.checked_div(message_bytes).unwrap_or(0);
+        message.field_count().max(of_bytes).min(batch_commands)
+    }
+}
+
 /// Answers of a stream, in order.
 type Answers = Messages<proto::ExecuteStreamResponse>;
 
@@ -215,8 +226,7 @@ impl CommandService for Commands {
         // What is carried out at once has its places before it is decoded, which is not for nothing
         // then, and whoever gets none hears so before that.
         let places = if is_large(&message) {
-            let commands = message.field_count().min(self.limits.batch_commands);
-            Some(self.desk.get()?.store.reserve(commands).map_err(status::failed)?)
+            Some(self.desk.get()?.store.reserve(self.share(&message)).map_err(status::failed)?)
         } else {
             None
         };

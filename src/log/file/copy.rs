@@ -47,7 +47,7 @@ const PIECE_BYTES: usize = 1024 * 1024;
 
 /// How often a copy looks whether the newest group has become durable. An idle writer says so
 /// after a moment; one that has failed never does, and then nobody knows.
-const LOOKS_MAX: usize = 20;
+const LOOKS_MAX: usize = 200;
 
 /// What every file system has in its root.
 const LOST_AND_FOUND: &str = "lost+found";
@@ -79,8 +79,8 @@ pub enum CopyError {
     Damaged(#[from] Damage),
     /// The newest commands may have been acknowledged or not: whoever writes the log does not say.
     #[error(
-        "the server does not say whether the newest commands in {0} are durable: it is stopped in \
-         the middle of something, or its log has failed; end it, and copy then"
+        "the server does not say whether the newest commands in {0} are durable: try again; if its \
+         log has failed, or it was stopped in the middle of something, end it, and copy then"
     )]
     Uncertain(String),
     /// The directory for the backup has something that is no beginning of the log.

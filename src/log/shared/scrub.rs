@@ -35,11 +35,12 @@ impl Scrub {
             self.source.begin_anew();
             blocks = self.follower.next(self.until.position, READ_BLOCKS)?;
         }
-        if self.follower.is_behind() {
+        let is_behind = blocks.is_empty() && self.follower.head().position < self.until.position;
+        if is_behind || self.follower.is_behind() {
             return Err(io::Error::other("a server of the medium was left behind").into());
         }
         let head = self.follower.head();
-        if blocks.is_empty() || head.position >= self.until.position {
+        if head.position >= self.until.position {
             self.follower.check_end(&self.until)?;
         }
         Ok(head.bytes.saturating_sub(before.bytes))

@@ -49,10 +49,23 @@ async fn repeats_are_not_refused_while_their_first_time_is_in_doubt() {
         bench.say.send(Err(AppendError::Unreachable("no answer".into()))).unwrap();
     }
     bench.store.status().wait_for(|it| *it == StoreStatus::Unreachable).await.unwrap();
+    let again_id = doubtful.clone();
     let again = bench.submit(vec![doubtful.clone(), durable]);
     let refused = bench.submit(vec![with_id(3, 93), doubtful]).await.unwrap();
     assert_eq!(refused.unwrap_err(), Failure::Unreachable, "not all of these were decided");
     assert!(!again.is_finished());
+    // Who repeats and leaves keeps no places.
+    let waiting = bench.store.waiting();
+    let leaving = bench.store.execute(None, vec![again_id.clone(); 100], Detail::All);
+    let left = tokio::time::timeout(Duration::from_millis(50), leaving).await;
+    assert!(left.is_err(), "{left:?}");
+    bench.say.send(Err(AppendError::Unreachable("still none".into()))).unwrap();
+    let freed = async {
+        while bench.store.waiting() > waiting {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, freed).await.expect("they are free again");
     bench.say.send(Ok(())).unwrap();
     assert_eq!(first.await.unwrap().unwrap().position, 2);
     let again = again.await.unwrap().unwrap();
