@@ -1,6 +1,6 @@
 //! Comparing a checkpoint with what the log adds up to where it was made.
 
-use std::fmt;
+use std::{fmt, io};
 
 use crate::{
     log::{CheckpointFault, Damage, Pieces},
@@ -57,6 +57,17 @@ impl Compared {
         matches!(self.outcome, Outcome::NoUse(_))
     }
 
+    /// What could not be read says nothing, and nothing is said of it.
+    ///
+    /// # Errors
+    /// Why it could not be read.
+    pub(super) fn expect_read(&self) -> Result<(), io::Error> {
+        let Outcome::NoUse(fault @ CheckpointFault::Io(error)) = &self.outcome else {
+            return Ok(());
+        };
+        Err(io::Error::new(error.kind(), fault.to_string()))
+    }
+
     /// A checkpoint that tells something else is believed by the next start.
     ///
     /// # Errors
@@ -109,6 +120,8 @@ mod tests {
         assert_eq!(compared.to_string(), "of position 2, not as the log says");
         let damage = compared.check("checkpoint").unwrap_err();
         assert_eq!((damage.file.as_str(), damage.position), ("checkpoint", 2));
+        compared.expect_read().unwrap();
+        Compared::new::<Empty>(Err(io::Error::other("EIO").into())).expect_read().unwrap_err();
         let unknown = Compared::new::<Empty>(Err(CheckpointFault::Version(9)));
         assert_eq!(unknown.to_string(), "not used: the checkpoint is of format version 9");
         unknown.check("checkpoint").unwrap();

@@ -170,7 +170,7 @@ fn fill(
         copy(source, import)?;
     }
     let (log_id, head) = (ours.log_id, import.durable());
-    let found = Found { log_id, head, is_whole: false };
+    let found = Found { log_id, head, is_whole: false, has_checkpoints: false };
     let mut reading = Reading::new(database, &found);
     reading.run("verify the database", &mut |_| Ok(()))?;
     let migrated = Migrated { log_id, head, figures: reading.figures() }.compare(ours)?;

@@ -49,6 +49,7 @@ pub fn verify(args: &VerifyArgs) -> Result<(), CliError> {
         });
     progress.end();
     let verified = verified?;
+    checkpoint.expect_read()?;
     print(&verified, &checkpoint)?;
     if let Some(damage) = verified.damage {
         return Err(damage.into());
@@ -67,7 +68,9 @@ pub fn verify_database(args: &VerifyArgs, database: &Database) -> Result<(), Cli
         return Err(StartError::Unfinished.into());
     }
     let mut reading = Reading::new(database, &found);
-    reading.compare_checkpoint(database);
+    if found.has_checkpoints {
+        reading.compare_checkpoint(database);
+    }
     let verified = reading.run("verify", &mut |_| Ok(()));
     let end = match &verified {
         Ok(()) => "the head of the database",
@@ -75,6 +78,7 @@ pub fn verify_database(args: &VerifyArgs, database: &Database) -> Result<(), Cli
         Err(_) => return verified,
     };
     let Reading { good: head, blocks, checkpoint, .. } = &reading;
+    checkpoint.expect_read()?;
     output::print(|out| {
         writeln!(out, "log id    {}", uuid::Uuid::from_bytes(found.log_id))?;
         writeln!(out, "position  {}", head.position)?;

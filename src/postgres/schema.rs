@@ -192,6 +192,8 @@ pub struct Found {
     pub head: Head,
     /// Whether all of it is there: not so after a migration into it that has not ended.
     pub is_whole: bool,
+    /// Whether there is room for checkpoints: not so in tables of an earlier version.
+    pub has_checkpoints: bool,
 }
 
 /// Looks what ledger a database has, if it has one, and changes nothing. Blocks.
@@ -207,7 +209,8 @@ pub fn find(database: &Database) -> Result<Option<Found>, StartError> {
     check_rights(&mut session, &[schema, ("partition_head", &["select"])])?;
     let (log_id, is_whole) = known(&mut session)?;
     let head = head(&mut session)?;
-    Ok(Some(Found { log_id, head, is_whole }))
+    let has_checkpoints = is_there(&mut session, "checkpoints")?;
+    Ok(Some(Found { log_id, head, is_whole, has_checkpoints }))
 }
 
 fn head(session: &mut Session) -> Result<Head, StartError> {
