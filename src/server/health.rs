@@ -26,6 +26,9 @@ const WHOLE_SERVER: &str = "";
 const READINESS: &str = "readiness";
 const LIVENESS: &str = "liveness";
 
+/// How large a message may be, in bytes: it only names a service.
+const HEALTH_BYTES_MAX: usize = 1024;
+
 /// How often it is looked whether the log was read.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -89,6 +92,8 @@ pub(super) async fn start(
     let reporter = HealthReporter::new();
     let health = HealthService::from_health_reporter(reporter.clone());
     let service = HealthServer::new(Watched { health, stopping });
+    // Whoever can connect may ask, and only names a service.
+    let service = service.max_decoding_message_size(HEALTH_BYTES_MAX);
     reporter.set_service_status(LIVENESS, ServingStatus::Serving).await;
     tell(&reporter, false, false).await;
     (reporter, service)

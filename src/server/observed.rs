@@ -74,7 +74,6 @@ impl Probed {
         metrics: &Arc<Metrics>,
     ) -> io::Result<Option<Self>> {
         let Some(listener) = listener else { return Ok(None) };
-        let health = health.max_decoding_message_size(operations::HEALTH_BYTES_MAX);
         info!(address = %listener.local_addr()?, "listening for operations");
         let metrics = Arc::clone(metrics);
         let operations = Operations::new(Routes::new(health), move |exposition| {

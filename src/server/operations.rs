@@ -49,9 +49,6 @@ const HEADER_WITHIN: Duration = Duration::from_secs(5);
 /// How often it is looked whether a peer has said what HTTP/2 begins with.
 const PREFACE_LOOK: Duration = Duration::from_millis(20);
 
-/// How large a message of a probe may be, in bytes: it only names a service.
-pub(super) const HEALTH_BYTES_MAX: usize = 1024;
-
 const METRICS: &str = "/metrics";
 const HEALTH: &str = "/grpc.health.v1.Health/";
 /// What the content of a call is, or begins with.

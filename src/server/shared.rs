@@ -231,7 +231,8 @@ pub(super) fn elsewhere(
             .http2_keep_alive_interval(ALIVE_INTERVAL)
             .keep_alive_timeout(ALIVE_WITHIN);
         if !address.starts_with("https://") {
-            return Some(endpoint.connect_lazy());
+            // What callers prove themselves with came encrypted, and goes on so.
+            return own.is_none().then(|| endpoint.connect_lazy());
         }
         let mut tls = ClientTlsConfig::new().trust_anchors(roots.clone()?.roots);
         if let Some(files) = &own {

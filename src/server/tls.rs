@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{
     self, RootCertStore, ServerConfig,
     crypto::ring,
     pki_types::CertificateDer,
-    server::WebPkiClientVerifier,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
     version::{TLS12, TLS13},
 };
 use tracing::{error, info};
@@ -84,6 +84,12 @@ pub fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     let key = key.map_err(|error| of_pem("tls_key", &files.key, error))?;
     let mut config = config.with_single_cert(chain, key).map_err(TlsError::Pair)?;
     config.alpn_protocols = vec![HTTP2.to_vec()];
+    if files.client_ca.is_some() {
+        // A session that is resumed brings the certificate of its beginning along, and nobody looks
+        // whether that has expired since.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     Ok(Arc::new(config))
 }
 

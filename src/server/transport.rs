@@ -92,7 +92,7 @@ pub async fn serve<S>(
     let http = settings(&door.limits);
     let places = Places::new(&door.limits);
     let mut connections = JoinSet::new();
-    let mut numbers = 0_u32..;
+    let mut number = 0_u32;
     loop {
         let (stream, address, place) = tokio::select! {
             _ = stopping.wait_for(|stopping| *stopping) => break,
@@ -104,8 +104,10 @@ pub async fn serve<S>(
             service: service.clone(),
             address,
             tls: door.tls.as_ref().map(|tls| Arc::clone(&tls.borrow())),
-            age: age(door.limits.connection_age, numbers.next().unwrap_or_default()),
+            age: age(door.limits.connection_age, number),
         };
+        // However many there were before.
+        number = number.wrapping_add(1);
         let (stopping, present) = (stopping.clone(), door.open.enter());
         connections.spawn(async move {
             let (_place, _present) = (place, present);
