@@ -95,6 +95,19 @@ impl Reading {
         (self.checkpoint, self.vault) = (Compared::new(found), Some(vault));
     }
 
+    /// Compares the checkpoint with what was folded, if that is as far.
+    fn compare(&mut self, position: u64) {
+        let is_unread = self.checkpoint.look(&mut self.fold, position);
+        let Some(vault) = self.vault.as_ref().filter(|_| is_unread) else { return };
+        // By now it may have been removed: there is a newer one then.
+        let newer = Checkpoint::find(Arc::clone(vault), &self.follower.log_id());
+        if let Ok(Some(newer)) = newer
+            && newer.position() > position
+        {
+            self.checkpoint = Compared::new(Ok(Some(newer)));
+        }
+    }
+
     /// Reads to the end. `each` is given the blocks in order, each after it was found to be right.
     ///
     /// # Errors
@@ -114,17 +127,7 @@ impl Reading {
                 self.fold.add(&log_id, block).map_err(|wrong| {
                     Damage::in_table("blocks", block.first_position(), wrong.to_string())
                 })?;
-                let position = block.last_position();
-                if self.checkpoint.look(&mut self.fold, position)
-                    && let Some(vault) = &self.vault
-                {
-                    // By now it may have been removed: there is a newer one then.
-                    let newer = Checkpoint::find(Arc::clone(vault), &log_id);
-                    let is_ahead = |newer: &Checkpoint| newer.position() > position;
-                    if newer.as_ref().is_ok_and(|newer| newer.as_ref().is_some_and(is_ahead)) {
-                        self.checkpoint = Compared::new(newer);
-                    }
-                }
+                self.compare(block.last_position());
                 each(block)?;
                 self.blocks = self.blocks.saturating_add(1);
             }

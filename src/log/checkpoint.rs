@@ -99,7 +99,20 @@ impl Framing {
     }
 
     /// The bytes of the piece that comes next.
+    ///
+    /// # Panics
+    /// As [`Draft::push`].
     pub(crate) fn frame(&mut self, piece: &[u8]) -> Vec<u8> {
+        assert!((1..=PIECE_BYTES_MAX).contains(&piece.len()), "a piece of {} bytes", piece.len());
+        self.put(piece)
+    }
+
+    /// The bytes that end the pieces.
+    pub(crate) fn end(&mut self) -> Vec<u8> {
+        self.put(&[])
+    }
+
+    fn put(&mut self, piece: &[u8]) -> Vec<u8> {
         let (length, checksum) = (length(piece), self.checksum(piece).to_le_bytes());
         self.number = self.number.saturating_add(1);
         [&length[..], &checksum, piece].concat()

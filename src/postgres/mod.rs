@@ -8,7 +8,7 @@
 //! Store ── one connection: append, touch, claim, seal, confirm, release
 //! Members ─ one connection: join, renew, leave
 //! Source ── a few connections: blocks by position
-//! Vault ── one connection while it is used: checkpoints
+//! Vault ── one connection: checkpoints
 //! Events ─ one connection: whether the rows for people say what the blocks say
 //! ```
 //! An append is one statement and one round trip: it advances the row of the head where partition,

@@ -74,19 +74,10 @@ pub(super) fn begin(
             if let Err(fault) = begins {
                 warn!(%fault, "reading the whole log instead of the checkpoint");
             }
-            beginning(source, lease, request_id_window)
+            let standby = Standby::new(Arc::clone(source), Arc::clone(lease));
+            (standby, Following::new(source.log_id(), request_id_window))
         }
     }
-}
-
-/// Nothing of the log is read.
-pub(super) fn beginning(
-    source: &Arc<dyn Source>,
-    lease: &Arc<Lease>,
-    request_id_window: u64,
-) -> (Standby, Following) {
-    let standby = Standby::new(Arc::clone(source), Arc::clone(lease));
-    (standby, Following::new(source.log_id(), request_id_window))
 }
 
 /// What the newest checkpoint tells, and where the log goes on; `None` when there is none.

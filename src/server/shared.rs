@@ -18,13 +18,13 @@ use tonic::transport::{ClientTlsConfig, Endpoint, Identity};
 use uuid::Uuid;
 
 use super::{
-    ServeError,
+    ServeError, resume,
     standby::{Owned, StandingBy, tell_owner},
 };
 use crate::{
     log::{
         Damage,
-        shared::{Keeper, Lease, Membership, Monotonic, Source, StandbyError, Store, Vault},
+        shared::{Keeper, Lease, Membership, Monotonic, Source, StandbyError, Vault},
     },
     ops::{
         Gauge,
@@ -265,14 +265,14 @@ pub(super) fn recover(
     let mut keeper = Keeper::new(members, Arc::clone(&role.lease), at.lease, new_id);
     keeper.step().map_err(|error| DatabaseError::Standby(error.into()))?;
     let membership = Membership::begin(keeper)?;
-    let store = Box::new(Epochs::new(database.clone(), log_id));
+    let mut store = Box::new(Epochs::new(database.clone(), log_id));
     let source: Arc<dyn Source> = Arc::new(Blocks::new(database.clone(), log_id));
-    let mut store: Box<dyn Store> = store;
     // Calls can be passed on while there is much to be read.
     let mut tell = || tell_owner(&mut *store, &around.owner);
     let (lease, window) = (&role.lease, config.request_id_window);
     let kept: Arc<dyn Vault> = Arc::new(Checkpoints::to_read(database.clone()));
-    let standing_by = StandingBy::begin(&source, &kept, lease, window, &mut tell);
+    let (standby, following) = resume::begin(&source, &kept, lease, window, &mut tell);
+    let standing_by = StandingBy::new(standby, following, window);
     let vault: Arc<dyn Vault> = Arc::new(Checkpoints::to_make(database));
     Ok(standing_by.take_over(store, &vault, membership, around)?)
 }

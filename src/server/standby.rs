@@ -10,17 +10,14 @@ use std::{
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{
-    resume,
-    shared::{Around, DatabaseError},
-};
+use super::shared::{Around, DatabaseError};
 use crate::{
     event_store::{History, State},
     log::{
         Block, LogReader, LogWriter, ReadError,
         shared::{
-            Checkpoints, Confirmed, Lease, Membership, Owner, Scrub, Source, Standby, StandbyError,
-            Store, StoreError, Vault,
+            Checkpoints, Confirmed, Membership, Owner, Scrub, Standby, StandbyError, Store,
+            StoreError, Vault,
         },
     },
     views::{Following, Views},
@@ -79,39 +76,17 @@ pub(super) struct StandingBy {
     /// When that was last found to be durable.
     confirmed: Option<Instant>,
     request_id_window: u64,
-    source: Arc<dyn Source>,
-    lease: Arc<Lease>,
     /// The position of the checkpoint that was gone on from; 0 for none.
     resumed: u64,
 }
 
 impl StandingBy {
-    /// Goes on from the newest checkpoint, or begins with the log if there is none of use. Request
-    /// ids will be remembered for `request_id_window` positions. `meanwhile` is called before each
-    /// try.
-    pub(super) fn begin(
-        source: &Arc<dyn Source>,
-        vault: &Arc<dyn Vault>,
-        lease: &Arc<Lease>,
-        request_id_window: u64,
-        meanwhile: &mut dyn FnMut(),
-    ) -> Self {
-        let (standby, following) =
-            resume::begin(source, vault, lease, request_id_window, meanwhile);
-        let (source, lease) = (Arc::clone(source), Arc::clone(lease));
+    /// Goes on from where a log was read and folded to, of which nothing is shown yet. Request ids
+    /// are remembered for `request_id_window` positions.
+    pub(super) fn new(standby: Standby, following: Following, request_id_window: u64) -> Self {
         let resumed = standby.position();
         let (read, shown, confirmed) = Default::default();
-        Self {
-            standby,
-            following,
-            read,
-            shown,
-            confirmed,
-            request_id_window,
-            source,
-            lease,
-            resumed,
-        }
+        Self { standby, following, read, shown, confirmed, request_id_window, resumed }
     }
 
     /// Follows the log until it has no other owner, and takes it over. Blocks until then. `vault`
@@ -319,8 +294,8 @@ impl StandingBy {
 
     /// Reads the log from its beginning. Nothing of it is shown yet.
     fn begin_again(&mut self) {
-        (self.standby, self.following) =
-            resume::beginning(&self.source, &self.lease, self.request_id_window);
+        self.standby = self.standby.anew();
+        self.following = Following::new(self.standby.log_id(), self.request_id_window);
         (self.resumed, self.read) = (0, Vec::new());
     }
 
@@ -397,7 +372,7 @@ pub(super) fn tell_owner(store: &mut dyn Store, owner: &watch::Sender<Whose>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::shared::tests::{join, model, start};
+    use crate::log::shared::tests::{model, stand_by, start};
 
     /// What fails once the log is this process's need not end it, unless that takes too long.
     #[test]
@@ -406,10 +381,9 @@ mod tests {
         let mut node = start(&model).unwrap();
         node.append().unwrap();
         node.writer.close().unwrap();
-        let (lease, _keeper) = join(&model);
-        let (source, vault) = (Arc::new(model.clone()), Arc::new(model.clone()));
-        let (source, vault): (Arc<dyn Source>, Arc<dyn Vault>) = (source, vault);
-        let mut standing_by = StandingBy::begin(&source, &vault, &lease, 1, &mut || ());
+        let (standby, _keeper) = stand_by(&model);
+        let following = Following::new(standby.log_id(), 1);
+        let mut standing_by = StandingBy::new(standby, following, 1);
         let ours = standing_by.standby.claim(&mut model.clone()).unwrap().unwrap();
         let (stop, stopping) = watch::channel(true);
         let stopped = standing_by.read_rest(&ours, &stopping);

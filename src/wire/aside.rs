@@ -7,34 +7,38 @@ use tonic::Status;
 
 use super::status;
 
-/// Threads beside the one that carries all calls, half as many as there are processors: the others
-/// are that one's, the writer's and those of the views.
+/// Turns on threads beside the one that carries all calls.
 #[derive(Clone, Debug)]
 pub(super) struct Aside {
     turns: Arc<Semaphore>,
 }
 
-impl Default for Aside {
-    fn default() -> Self {
-        let processors = available_parallelism().map_or(1, usize::from);
-        Self { turns: Arc::new(Semaphore::new(processors.div_ceil(2))) }
-    }
-}
-
 impl Aside {
-    /// Does some work of a call there, once it has its turn. Goes on to its end also when nobody
-    /// waits for it any more.
+    /// So many at once; others wait for their turn.
+    pub(super) fn new(turns: usize) -> Self {
+        Self { turns: Arc::new(Semaphore::new(turns)) }
+    }
+
+    /// Half as many as there are processors: the others are for the thread that carries all calls,
+    /// the writer and the views.
+    pub(super) fn of_processors() -> Self {
+        let processors = available_parallelism().map_or(1, usize::from);
+        Self::new(processors.div_ceil(2))
+    }
+
+    /// Does some work of a call there, once it has its turn. That is kept until whoever asked goes
+    /// on, and until the work has ended if nobody does.
     ///
     /// # Errors
-    /// Those of the work; an internal error when it panics.
+    /// An internal error when it panics.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+        work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Status> {
         // Turns are never closed.
         let turn = Arc::clone(&self.turns).acquire_owned().await.ok();
         let done = spawn_blocking(move || (work(), turn)).await;
         let (done, _turn) = done.map_err(|_| status::panicked())?;
-        done
+        Ok(done)
     }
 }

@@ -113,7 +113,16 @@ impl Reading {
                 decoded.map_err(|status| status::of_transport(status, message_bytes))?;
             Batch::parse(principal, commands, return_results, batch_commands, visit.as_ref())
         };
-        if is_large { self.aside.run(read).await } else { read() }
+        if is_large { self.aside.run(read).await? } else { read() }
+    }
+
+    /// For how many commands a batch is to have places before it is decoded: as many as it has, or
+    /// as its bytes could have been. So what waits to be decoded is bounded as well.
+    fn share(&self, message: &proto::BatchMessage) -> usize {
+        let Limits { batch_commands, message_bytes, .. } = self.limits;
+        let of_bytes = message.byte_count().saturating_mul(batch_commands);
+        let of_bytes = of_bytes.checked_div(message_bytes).unwrap_or(0);
+        message.field_count().max(of_bytes).min(batch_commands)
     }
 }
 
@@ -122,7 +131,6 @@ impl Reading {
 pub struct Commands {
     /// Where the commands go, once the ledger is recovered.
     pub desk: Late<Desk>,
-    limits: Limits,
     stopping: watch::Receiver<bool>,
     /// Of the commands of all streams.
     room: Arc<Room>,
@@ -134,19 +142,8 @@ impl Commands {
     #[must_use]
     pub fn new(limits: Limits, stopping: watch::Receiver<bool>) -> Self {
         let room = Room::new(STREAMS_COMMANDS_MAX);
-        let reading = Reading { limits: limits.clone(), aside: Aside::default() };
-        Self { desk: Late::default(), limits, stopping, room, reading }
-    }
-}
-
-impl Commands {
-    /// For how many commands a batch is to have places before it is decoded: as many as it has, or
-    /// as its bytes could have been. So what waits to be decoded is bounded as well.
-    fn share(&self, message: &proto::BatchMessage) -> usize {
-        let Limits { batch_commands, message_bytes, .. } = self.limits;
-        let of_bytes = message.byte_count().saturating_mul(batch_commands);
-        let of_bytes = of_bytes.checked_div(message_bytes).unwrap_or(0);
-        message.field_count().max(of_bytes).min(batch_commands)
+        let reading = Reading { limits, aside: Aside::of_processors() };
+        Self { desk: Late::default(), stopping, room, reading }
     }
 }
 
@@ -226,7 +223,8 @@ impl CommandService for Commands {
         // What is carried out at once has its places before it is decoded, which is not for nothing
         // then, and whoever gets none hears so before that.
         let places = if is_large(&message) {
-            Some(self.desk.get()?.store.reserve(self.share(&message)).map_err(status::failed)?)
+            let places = self.desk.get()?.store.reserve(self.reading.share(&message));
+            Some(places.map_err(status::failed)?)
         } else {
             None
         };

@@ -11,6 +11,7 @@ use tonic::{Status, metadata::MetadataMap};
 use super::{
     Refusals,
     ahead::Ahead,
+    aside::Aside,
     deadline::{self, TIMEOUT_HEADER},
     page_token::{PageTokens, Place},
     status,
@@ -64,8 +65,8 @@ pub struct Reads {
     ledger: Ledger,
     /// How long a call may take.
     call_time: Duration,
-    /// Turns to read the log.
-    turns: Arc<Semaphore>,
+    /// Where the log is read.
+    aside: Aside,
 }
 
 impl Reads {
@@ -104,7 +105,7 @@ impl Reads {
         call_time: Duration,
     ) -> Self {
         let tokens = PageTokens::new(history.log().log_id());
-        let turns = Arc::new(Semaphore::new(LOG_READS_MAX));
+        let aside = Aside::new(LOG_READS_MAX);
         let large_tails = Arc::new(Semaphore::new(LARGE_TAILS_MAX));
         Self {
             views,
@@ -117,7 +118,7 @@ impl Reads {
             status,
             ledger,
             call_time,
-            turns,
+            aside,
         }
     }
 
@@ -274,13 +275,8 @@ impl Reads {
         &self,
         read: impl FnOnce(&mut Cursor) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        // Held until whoever asked goes on, and until the read has ended if nobody does. Turns are
-        // never closed.
-        let turn = Arc::clone(&self.turns).acquire_owned().await.ok();
         let mut cursor = self.history.cursor();
-        let read = tokio::task::spawn_blocking(move || (read(&mut cursor), turn));
-        let (found, _turn) = read.await.map_err(|_| status::panicked())?;
-        Ok(found)
+        self.aside.run(move || read(&mut cursor)).await
     }
 
     /// As [`Reads::in_log`], for what fails only if the log cannot be read.

@@ -275,7 +275,8 @@ impl Draft {
 
     fn put_in_place(&mut self) -> io::Result<()> {
         let file = self.file()?;
-        file.write(&[])?;
+        let end = file.framing.end();
+        file.write(&end)?;
         file.file.sync_data()?;
         self.disk.rename(DRAFT_FILE, CHECKPOINT_FILE)?;
         self.disk.sync_dir()
@@ -292,9 +293,8 @@ impl DraftFile {
         Ok(Self { file, framing, length: wide(HEADER_BYTES), synced: 0 })
     }
 
-    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
-        let bytes = self.framing.frame(piece);
-        write_all_at(&*self.file, &bytes, self.length)?;
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        write_all_at(&*self.file, bytes, self.length)?;
         self.length = self.length.saturating_add(wide(bytes.len()));
         Ok(())
     }
@@ -310,9 +310,9 @@ impl checkpoint::Draft for Draft {
     }
 
     fn push(&mut self, piece: &[u8]) -> io::Result<()> {
-        assert!((1..=PIECE_BYTES_MAX).contains(&piece.len()), "a piece of {} bytes", piece.len());
         let file = self.file()?;
-        file.write(piece)?;
+        let framed = file.framing.frame(piece);
+        file.write(&framed)?;
         if file.length.saturating_sub(file.synced) >= SYNC_BYTES {
             file.file.sync_data()?;
             file.synced = file.length;

@@ -20,12 +20,10 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::log::{FORMAT_VERSION, LogId, LogWriter, chain};
+use crate::log::{CheckpointFault, FORMAT_VERSION, LogId, LogWriter, chain};
 
 use super::bytes::{narrow, wide};
 use super::catalog::{Catalog, open_file};
-use crate::log::CheckpointFault;
-
 use super::checkpoint::{self, Checkpoint, Checkpoints, Resume};
 use super::copy::refuse_half_restored;
 use super::disk::{Disk, DiskFile, write_all_at};

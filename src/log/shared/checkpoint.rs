@@ -11,7 +11,7 @@ use tracing::warn;
 use super::{StoreError, reader::Shared};
 use crate::log::{
     Head, LogId, LogReader as _,
-    checkpoint::{self, CheckpointFault, Framing, PIECE_BYTES_MAX, Pieces},
+    checkpoint::{self, CheckpointFault, Framing, Pieces},
 };
 
 /// The format of what is kept now.
@@ -35,8 +35,7 @@ pub struct Kept {
     pub head: Head,
 }
 
-/// The end of the medium that keeps checkpoints; it may have no place for any. Its methods block,
-/// for a bounded time.
+/// The end of the medium that keeps checkpoints. Its methods block, for a bounded time.
 pub trait Vault: Send + Sync {
     /// Begins a checkpoint of a place in the log.
     ///
@@ -158,12 +157,12 @@ impl Checkpoints {
 impl checkpoint::Checkpoints for Checkpoints {
     fn begin(&self) -> Option<Box<dyn checkpoint::Draft>> {
         let (head, vault) = (self.shared.head(), Arc::clone(&self.vault));
-        let framing = Framing::new(seed(&self.shared.log_id(), &head));
-        let draft = Draft { vault, head, framing, begun: None, part: Vec::new(), next_part: 0 };
         if head.position == 0 {
             return None;
         }
-        Some(Box::new(draft))
+        let framing = Framing::new(seed(&self.shared.log_id(), &head));
+        let (begun, part, next_part) = Default::default();
+        Some(Box::new(Draft { vault, head, framing, begun, part, next_part }))
     }
 }
 
@@ -192,7 +191,7 @@ impl Draft {
     }
 
     fn put_last(&mut self) -> Result<CheckpointId, StoreError> {
-        let end = self.framing.frame(&[]);
+        let end = self.framing.end();
         self.part.extend(end);
         self.put()
     }
@@ -223,7 +222,6 @@ impl checkpoint::Draft for Draft {
     }
 
     fn push(&mut self, piece: &[u8]) -> io::Result<()> {
-        assert!((1..=PIECE_BYTES_MAX).contains(&piece.len()), "a piece of {} bytes", piece.len());
         let framed = self.framing.frame(piece);
         self.part.extend(framed);
         if self.part.len() >= PART_BYTES {

@@ -129,6 +129,12 @@ impl Standby {
         Ok(follower.map(|follower| Self::following(follower, source, lease)))
     }
 
+    /// The same log, of which nothing is read yet.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self::new(self.shared.source(), Arc::clone(&self.lease))
+    }
+
     fn following(follower: Follower, source: Arc<dyn Source>, lease: Arc<Lease>) -> Self {
         let begun = follower.head();
         let shared = Arc::new(Shared::new(source, Arc::clone(&lease), begun.position));

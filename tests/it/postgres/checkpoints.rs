@@ -91,6 +91,11 @@ fn has_line(server: &Server, text: &str) -> bool {
     server.lines().iter().any(|line| line.contains(text))
 }
 
+#[track_caller]
+fn assert_resumed(server: &Server) {
+    assert!(has_line(server, RESUMED), "{:?}", server.lines());
+}
+
 /// Intent: who goes on from a checkpoint answers as who has read all of the log, also what it has
 /// to remember; and its own checkpoints say what the log says.
 #[tokio::test]
@@ -106,7 +111,7 @@ async fn a_start_goes_on_from_the_newest() {
         assert_eq!(verified(&url).await.told("checkpoint"), said);
 
         server = serve(&url).await;
-        assert!(has_line(&server, RESUMED), "{:?}", server.lines());
+        assert_resumed(&server);
         assert_eq!(told(&server).await, before);
         let mut client = Client::new(server.connect().await);
         let again = client.transfer_money(transfer.clone()).await.unwrap().into_inner();
@@ -169,7 +174,7 @@ async fn a_start_does_without_one_that_is_of_no_use() {
         );
     }
     let server = serve(&url).await;
-    assert!(has_line(&server, RESUMED), "{:?}", server.lines());
+    assert_resumed(&server);
     assert_eq!(told(&server).await, expected);
 }
 
@@ -180,7 +185,7 @@ async fn what_a_start_leaves_out_is_verified_later() {
     let (server, _transfer) = filled(&url).await;
     stop(server).await;
     let server = serve(&url).await;
-    assert!(has_line(&server, RESUMED), "{:?}", server.lines());
+    assert_resumed(&server);
     let mut reader = Reader::new(server.connect().await);
     for look in 0.. {
         let stats = audit::stats(&mut reader).await;
@@ -201,7 +206,7 @@ async fn what_a_start_leaves_out_is_verified_later() {
     let window = ["--request-id-window", "1024"];
     let flags = ["--engine", "postgres", "--database-url", &url, "--lease", "20s"];
     let mut server = Server::start_with(Path::new("unused"), &[&flags[..], &window].concat()).await;
-    assert!(has_line(&server, RESUMED), "{:?}", server.lines());
+    assert_resumed(&server);
     server.wait_for_line("damage in blocks at byte 0, position 2").await;
 }
 
@@ -254,7 +259,7 @@ async fn one_of_a_lost_place_is_in_nobodys_way() {
             values (0, 1000000, sha256(''), 1, 1, true)",
     );
     let server = serve(&url).await;
-    assert!(has_line(&server, RESUMED), "{:?}", server.lines());
+    assert_resumed(&server);
     assert_eq!(told(&server).await, expected);
     fill(&server).await;
     for _ in 0..LOOKS {

@@ -42,14 +42,14 @@ fn start_as(model: &Model, (lease, mut keeper): (Arc<Lease>, Keeper)) -> Option<
 }
 
 /// A process that has joined.
-pub(crate) fn join(model: &Model) -> (Arc<Lease>, Keeper) {
+fn join(model: &Model) -> (Arc<Lease>, Keeper) {
     let (lease, mut keeper) = model.member();
     keeper.step().unwrap();
     (lease, keeper)
 }
 
 /// A process that has joined, and has read nothing of the log yet.
-fn stand_by(model: &Model) -> (Standby, Keeper) {
+pub(crate) fn stand_by(model: &Model) -> (Standby, Keeper) {
     let (lease, keeper) = join(model);
     (Standby::new(Arc::new(model.clone()), lease), keeper)
 }
