@@ -209,9 +209,15 @@ impl Services {
     /// Sends a call to its service.
     fn send(&self, method: Method, request: Request) -> BoxFuture<Response, Infallible> {
         let call_time = self.limits.call_time;
-        // A call that is answered once has its own deadline.
-        let message_time = method.is_stream().then_some(call_time);
-        let mut request = request.map(|body| self.arrivals.watch(body, message_time));
+        let mut request = request.map(|body| match method {
+            Method::CommandStream | Method::Other => self.arrivals.watch(body, Some(call_time)),
+            Method::Batch
+            | Method::Command
+            | Method::Page
+            | Method::Query
+            | Method::Tail
+            | Method::Check => self.arrivals.watch_one(body),
+        });
         if method == Method::CommandStream {
             let held = Held::default();
             request = request.map(|body| held.watch(body, call_time));

@@ -57,11 +57,6 @@ impl Method {
         }
         if path == HEALTH_CHECK { Self::Check } else { Self::Other }
     }
-
-    /// Whether it may go on for as long as its client likes, once it was opened.
-    pub(super) const fn is_stream(self) -> bool {
-        matches!(self, Self::CommandStream | Self::Tail | Self::Other)
-    }
 }
 
 /// How many calls of each lane there are.

@@ -17,7 +17,12 @@ use tonic::{
     codegen::{Body as HttpBody, BoxFuture, Bytes, Service as _, http},
 };
 
-use super::{Elsewhere, Late, Queries, Reads, lane::Method, status};
+use super::{
+    Elsewhere, Late, Queries, Reads,
+    arriving::{Arrivals, Kept},
+    lane::Method,
+    status,
+};
 use crate::proto::query_service_server::QueryServiceServer;
 
 type Request = http::Request<Body>;
@@ -29,13 +34,15 @@ pub(super) struct Nearby {
     queries: QueryServiceServer<Queries>,
     /// Once the log was read to its end for the first time.
     reads: Late<Arc<Reads>>,
-    message_bytes_max: usize,
+    /// What is kept of questions while they may have to be asked again.
+    arrivals: Arrivals,
 }
 
 impl Nearby {
     pub(super) fn new(queries: Queries, message_bytes_max: usize) -> Self {
         let reads = queries.reads.clone();
-        Self { queries: queries.served(message_bytes_max), reads, message_bytes_max }
+        let arrivals = Arrivals::new(message_bytes_max);
+        Self { queries: queries.served(message_bytes_max), reads, arrivals }
     }
 
     /// Whether it may have an answer to such a call.
@@ -50,10 +57,10 @@ impl Nearby {
         request: Request,
         elsewhere: Elsewhere,
     ) -> BoxFuture<Response, Infallible> {
-        let (mut queries, message_bytes_max) = (self.queries.clone(), self.message_bytes_max);
+        let (mut queries, arrivals) = (self.queries.clone(), self.arrivals.clone());
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let heard = match hear(body, message_bytes_max).await {
+            let (heard, _kept) = match hear(body, &arrivals).await {
                 Ok(heard) => heard,
                 Err(status) => return Ok(status.into_http()),
             };
@@ -72,16 +79,18 @@ impl Nearby {
     }
 }
 
-/// All that a caller says; of what is too much, as much as shows that it is.
-async fn hear(mut body: Body, message_bytes_max: usize) -> Result<Bytes, Status> {
+/// All that a caller says; of what is too much, as much as shows that it is. It is counted until
+/// the other half is dropped.
+async fn hear(mut body: Body, arrivals: &Arrivals) -> Result<(Bytes, Kept), Status> {
     let mut heard = Vec::new();
-    while heard.len() <= message_bytes_max {
+    while heard.len() <= arrivals.message_bytes_max() {
         match poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
             Some(frame) => heard.extend_from_slice(frame?.data_ref().map_or(&[], |data| data)),
             None => break,
         }
     }
-    Ok(heard.into())
+    let kept = arrivals.keep(heard.capacity())?;
+    Ok((heard.into(), kept))
 }
 
 /// What was heard, to be said again.

@@ -41,6 +41,8 @@ IDLE_ROUNDS = 10
 # A message that is large, and does not end: the last byte of it never comes.
 LARGE_BYTES = 4 * 1024 * 1024 - 16
 PIECE_BYTES = 16_000
+# What it is made of: commands of a batch that say nothing.
+PIECE = encode((1, b"")) * (PIECE_BYTES // 2)
 DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = "status 4", "status 8"
 
 
@@ -163,22 +165,49 @@ def byte_by_byte(target):
 
 def large_unended(target):
     """Messages of almost 4 MiB whose last byte does not come, as many as there may be."""
-    methods = COMMANDS + "ExecuteBatch", STREAM
-
     # Each has begun: a stream whose message has not may say nothing for as long as it likes.
-    def begin(stream):
-        return head(stream, block(methods[stream // 2 % len(methods)])) + body(
-            stream, b"", ends=False, length=LARGE_BYTES
-        )
-
+    begin = unended((COMMANDS + "ExecuteBatch", STREAM), LARGE_BYTES)
     begun = time.monotonic()
-    peers, sent, piece = begin_all(target, begin), 0, bytes(PIECE_BYTES)
+    peers, sent = begin_all(target, begin), 0
     # A piece of each in turn, so that all of them grow, as far as windows allow.
     for _ in range(LARGE_BYTES // PIECE_BYTES):
         for stream in range(1, 2 * CALLS, 2):
-            sent += sum(grow(peer, stream, piece) for peer in peers)
+            sent += sum(grow(peer, stream, PIECE) for peer in peers)
         if ended(peers) >= CONNECTIONS * CALLS or time.monotonic() > begun + CALL_SECONDS:
             break
+    must_end_large(target, peers, begun, sent)
+
+
+def whole_unended(target):
+    """As many that are whole, one after another, in calls that their callers do not end."""
+    pieces = LARGE_BYTES // PIECE_BYTES
+    begin = unended((COMMANDS + "ExecuteBatch",), pieces * PIECE_BYTES)
+    begun = time.monotonic()
+    peers, sent = begin_all(target, begin), 0
+    for stream in range(1, 2 * CALLS, 2):
+        for peer in peers:
+            left = pieces
+            while left and peer.is_open and stream not in peer.ended:
+                if time.monotonic() > begun + CALL_SECONDS:
+                    break
+                taken = grow(peer, stream, PIECE)
+                sent, left = sent + taken, left - (taken > 0)
+    must_end_large(target, peers, begun, sent)
+
+
+def unended(methods, length):
+    """Begins calls with messages that are to be so long."""
+
+    def begin(stream):
+        return head(stream, block(methods[stream // 2 % len(methods)])) + body(
+            stream, b"", ends=False, length=length
+        )
+
+    return begin
+
+
+def must_end_large(target, peers, begun, sent):
+    """Sees that calls have ended of whose messages so many bytes were sent."""
     must_end(target, peers, CONNECTIONS * CALLS, begun)
     target.sent = f"{CONNECTIONS * CALLS:,} messages, {sent >> 20:,} MiB, {CONNECTIONS} connections"
     target.frames = CONNECTIONS * CALLS
