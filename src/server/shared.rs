@@ -37,6 +37,11 @@ use crate::{
 
 /// How long a connection to another process may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// How many bytes of one answer of another process wait here until the caller takes them, and of
+/// all answers of a connection: as many as there may be at once, so that one that nobody takes is
+/// in the way of no other.
+const ANSWER_BYTES_MAX: u32 = 32 * 1024;
+const ANSWERS_BYTES_MAX: u32 = 256 * ANSWER_BYTES_MAX;
 /// How often another process is asked whether it lives while calls wait for it, and how long it
 /// may take to answer: one that is cut off says nothing by itself.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -228,6 +233,8 @@ pub(super) fn elsewhere(
         let endpoint = endpoint
             .connect_timeout(CONNECT_WITHIN)
             .tcp_nodelay(true)
+            .initial_stream_window_size(ANSWER_BYTES_MAX)
+            .initial_connection_window_size(ANSWERS_BYTES_MAX)
             .http2_keep_alive_interval(ALIVE_INTERVAL)
             .keep_alive_timeout(ALIVE_WITHIN);
         if !address.starts_with("https://") {

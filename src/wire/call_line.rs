@@ -137,7 +137,7 @@ impl Default for Ration {
 
 impl Ration {
     /// Takes one, if there is one. Gives how many were wanted and not there since the last one.
-    fn take(&self) -> Option<u64> {
+    pub(super) fn take(&self) -> Option<u64> {
         self.take_in(self.begun.elapsed().as_secs())
     }
 

@@ -3,30 +3,31 @@
 
 use std::{
     convert::Infallible,
+    error::Error,
     future::{pending, poll_fn},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::sync::watch;
 use tonic::{
-    Status,
+    Status, TimeoutExpired,
     body::Body,
     codegen::{
         BoxFuture, Service as _,
         http::{self, HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION},
     },
-    transport::Channel,
+    transport::{self, Channel},
 };
 use tracing::warn;
 
-use super::{PassedOn, Queries, entrance::Visit, guarded, lane::Method, nearby::Nearby, status};
+use super::{
+    PassedOn, Queries, call_line::Ration, entrance::Visit, guarded, lane::Method, nearby::Nearby,
+    status,
+};
 
 /// Says that a call has come from another process of the same ledger, and goes nowhere else.
 const FORWARDED: HeaderName = HeaderName::from_static("daybook-forwarded");
-/// How many connections to the owner calls are spread over: each takes a few hundred at once.
+/// Over how many connections to the owner calls are spread: each takes a few hundred at once.
 const CONNECTIONS: usize = 8;
 
 type Request = http::Request<Body>;
@@ -55,13 +56,20 @@ pub struct Elsewhere {
     connections: Arc<Mutex<Option<Connections>>>,
     stopping: watch::Receiver<bool>,
     pub(super) passed_on: Arc<PassedOn>,
+    warnings: Arc<Ration>,
     nearby: Nearby,
 }
 
 struct Connections {
     address: String,
-    channels: Vec<Channel>,
-    next: AtomicUsize,
+    lines: Vec<Line>,
+}
+
+/// A connection to the owner. Each call that goes over it has a copy.
+#[derive(Clone)]
+struct Line {
+    channel: Channel,
+    calls: Arc<()>,
 }
 
 impl Elsewhere {
@@ -78,7 +86,8 @@ impl Elsewhere {
         message_bytes_max: usize,
     ) -> Self {
         let nearby = Nearby::new(queries, message_bytes_max);
-        Self { owner, connect, connections: Arc::default(), stopping, passed_on, nearby }
+        let (connections, warnings) = Default::default();
+        Self { owner, connect, connections, stopping, passed_on, warnings, nearby }
     }
 
     /// Takes a call while the ledger is another process's; gives it back where nobody can answer.
@@ -115,49 +124,88 @@ impl Elsewhere {
             self.passed_on.not_owner.increment();
             return Err(Box::new((request, status::not_owner(&address))));
         }
-        let Some(mut channel) = self.channel(&address) else {
+        let Some(mut line) = self.line(&address, Method::of(request.uri().path())) else {
             self.passed_on.owner_unreachable.increment();
             return Err(Box::new((request, status::owner_unreachable(&address))));
         };
         let (request, stopping) = (outgoing(request), self.stopping.clone());
         let (owner, passed_on) = (self.owner.clone(), Arc::clone(&self.passed_on));
+        let warnings = Arc::clone(&self.warnings);
         Ok(Box::pin(async move {
             let answering = async {
-                poll_fn(|context| channel.poll_ready(context)).await?;
-                channel.call(request).await
+                poll_fn(|context| line.channel.poll_ready(context)).await?;
+                line.channel.call(request).await
             };
             let answer = tokio::select! {
                 biased;
-                answer = answering => answer.map_err(|error| error.to_string()),
-                () = has_gone(owner.clone(), &address) => Err("it owns it no more".to_owned()),
+                answer = answering => answer.map_err(Unanswered::of),
+                () = has_gone(owner.clone(), &address) => Err(Unanswered::Taken),
             };
             Ok(match answer {
                 Ok(answer) => {
                     passed_on.answered.increment();
                     let broken = Some(status::owner_unreachable(&address));
-                    guarded::ending(answer, ended(visit, stopping, owner, address), broken)
+                    let ended = ended(visit, stopping, owner, address);
+                    let ended = async move {
+                        let _line = line;
+                        ended.await
+                    };
+                    guarded::ending(answer, ended, broken)
                 }
-                Err(error) => {
+                Err(Unanswered::Late) => status::deadline_exceeded().into_http(),
+                Err(why) => {
                     passed_on.owner_unreachable.increment();
-                    warn!(error, owner = address, "a call has no answer of the ledger's owner");
+                    if let Some(left_out) = warnings.take() {
+                        let error = why.to_string();
+                        let what = "a call has no answer of the ledger's owner";
+                        warn!(error, owner = address, left_out, "{what}");
+                    }
                     status::owner_unreachable(&address).into_http()
                 }
             })
         }))
     }
 
-    /// One of the connections to an address.
-    fn channel(&self, address: &str) -> Option<Channel> {
+    /// A connection to an address for one more call: the one that has the fewest. A stream of
+    /// commands has one of its own: what waits in it until its answers are taken would fill the
+    /// window that all calls of a connection have together.
+    fn line(&self, address: &str, method: Method) -> Option<Line> {
+        let new = || Some(Line { channel: (self.connect)(address)?, calls: Arc::default() });
+        if method == Method::CommandStream {
+            return new();
+        }
         let mut kept = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.as_ref().is_none_or(|kept| kept.address != address) {
-            let channels = std::iter::repeat_with(|| (self.connect)(address)).take(CONNECTIONS);
-            let channels = channels.collect::<Option<Vec<Channel>>>()?;
-            let (address, next) = (address.to_owned(), AtomicUsize::new(0));
-            *kept = Some(Connections { address, channels, next });
+            let lines = std::iter::repeat_with(new).take(CONNECTIONS).collect::<Option<_>>()?;
+            *kept = Some(Connections { address: address.to_owned(), lines });
         }
-        let Connections { channels, next, .. } = kept.as_ref()?;
-        let turn = next.fetch_add(1, Ordering::Relaxed).checked_rem(channels.len())?;
-        channels.get(turn).cloned()
+        let fewest = kept.iter().flat_map(|kept| &kept.lines);
+        fewest.min_by_key(|line| Arc::strong_count(&line.calls)).cloned()
+    }
+}
+
+/// Why the owner has not answered.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    /// The deadline of the call is over.
+    #[error("in time")]
+    Late,
+    /// The ledger is another one's.
+    #[error("it owns it no more")]
+    Taken,
+    /// The connection has failed.
+    #[error("{0}")]
+    Broken(transport::Error),
+}
+
+impl Unanswered {
+    fn of(error: transport::Error) -> Self {
+        let causes = std::iter::successors(error.source(), |&cause| cause.source());
+        if { causes }.any(<dyn Error>::is::<TimeoutExpired>) {
+            Self::Late
+        } else {
+            Self::Broken(error)
+        }
     }
 }
 

@@ -4,8 +4,11 @@
 use std::time::Duration;
 
 use daybook::proto::{
-    BatchCommand, ExecuteBatchRequest, GetStatsRequest, OpenAccountRequest, batch_command::Command,
+    BatchCommand, ExecuteBatchRequest, ExecuteStreamRequest, GetStatsRequest, OpenAccountRequest,
+    TailEventsRequest, batch_command::Command,
 };
+use tokio::time::timeout;
+use tonic::{Code, Request};
 
 use super::{end_of, member, open, passed_on, scraped_member, tail_of_owner, unavailable_reason};
 use crate::{
@@ -20,6 +23,10 @@ const WITHIN: Duration = Duration::from_secs(20);
 /// A log that takes a while to be read.
 const BATCHES: usize = 12;
 const BATCH_COMMANDS: usize = 8_000;
+/// How many tails, and streams of commands, are not read: of the former more than connections that
+/// lead to the owner.
+const UNREAD_TAILS: usize = 64;
+const UNREAD_STREAMS: usize = 8;
 
 /// Intent: what one server was told, all of them tell.
 #[tokio::test]
@@ -90,11 +97,8 @@ async fn who_owns_the_ledger_is_known_before_all_of_it_is() {
     let Some(url) = super::new_ledger() else { return };
     let owner = member(&url, LEASE).await;
     let mut client = Client::new(owner.connect().await);
-    let opening = OpenAccountRequest { owner: "Ada Lovelace".to_owned(), ..Default::default() };
-    let opening = BatchCommand { command: Some(Command::OpenAccount(opening)) };
     for _ in 0..BATCHES {
-        let commands = vec![opening.clone(); BATCH_COMMANDS];
-        let request = ExecuteBatchRequest { commands, return_results: false };
+        let request = ExecuteBatchRequest { commands: openings(), return_results: false };
         client.execute_batch(request).await.unwrap();
     }
     let head = i64::try_from(BATCHES * BATCH_COMMANDS).unwrap();
@@ -102,4 +106,69 @@ async fn who_owns_the_ledger_is_known_before_all_of_it_is() {
     let followed = Scrape::at(other.operations()).await.get("daybook_standby_position");
     assert_eq!(open(&mut Client::new(other.connect().await)).await.unwrap(), head + 1);
     assert!(followed < head.unsigned_abs(), "it had not read all of it: {followed}");
+}
+
+/// As many accounts as a batch opens.
+fn openings() -> Vec<BatchCommand> {
+    let opening = OpenAccountRequest { owner: "Ada Lovelace".to_owned(), ..Default::default() };
+    let opening = BatchCommand { command: Some(Command::OpenAccount(opening)) };
+    vec![opening; BATCH_COMMANDS]
+}
+
+/// Intent: who takes nothing of what it has asked for is in the way of nobody whose calls go to the
+/// owner over the same connections.
+#[tokio::test]
+async fn answers_that_are_not_taken_hinder_nobody() {
+    let Some(url) = super::new_ledger() else { return };
+    let (owner, other) = (member(&url, LEASE).await, member(&url, LEASE).await);
+    let mut tails = Vec::new();
+    for _ in 0..UNREAD_TAILS {
+        let mut reader = Reader::new(other.connect().await);
+        tails.push(reader.tail_events(TailEventsRequest::default()).await.unwrap());
+    }
+    let mut streams = Vec::new();
+    for _ in 0..UNREAD_STREAMS {
+        let message = ExecuteStreamRequest { commands: openings(), return_results: true };
+        let messages = tokio_stream::iter(std::iter::repeat_n(message, BATCHES));
+        let mut client = Client::new(other.connect().await);
+        streams.push(client.execute_stream(messages).await.unwrap());
+    }
+    let mut client = Client::new(owner.connect().await);
+    for _ in 0..BATCHES {
+        let request = ExecuteBatchRequest { commands: openings(), return_results: false };
+        client.execute_batch(request).await.unwrap();
+    }
+    // Each connection is tried.
+    let calls = (0..UNREAD_TAILS).map(|_| async {
+        let mut client = Client::new(other.connect().await);
+        timeout(WITHIN, open(&mut client)).await.expect("it is answered").unwrap()
+    });
+    futures_util::future::join_all(calls).await;
+    let mut client = Client::new(other.connect().await);
+    let request = ExecuteBatchRequest { commands: openings(), return_results: true };
+    let large = timeout(WITHIN, client.execute_batch(request)).await.expect("it is answered");
+    assert_eq!(large.unwrap().into_inner().results.len(), BATCH_COMMANDS);
+}
+
+/// Intent: a caller that does not wait is told that its time is over, and not that the owner were
+/// gone.
+#[tokio::test]
+async fn a_deadline_is_a_deadline_elsewhere_as_well() {
+    let Some(url) = super::new_ledger() else { return };
+    let (owner, other) = (member(&url, LEASE).await, scraped_member(&url, LEASE, &[]).await);
+    let mut client = Client::new(other.connect().await);
+    open(&mut client).await.unwrap();
+    owner.pause();
+    for millis in 1..=40 {
+        let mut request = Request::new(OpenAccountRequest::default());
+        request.get_mut().owner = "Ada Lovelace".to_owned();
+        let said = format!("{millis}m").parse().unwrap();
+        request.metadata_mut().insert("grpc-timeout", said);
+        // The client looks at its clock as well.
+        let late = client.open_account(request).await.unwrap_err().code();
+        assert!(matches!(late, Code::DeadlineExceeded | Code::Cancelled), "{late}");
+    }
+    owner.resume();
+    let told = Scrape::at(other.operations()).await;
+    assert_eq!(passed_on(&told, "owner_unreachable"), 0);
 }
