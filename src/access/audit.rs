@@ -6,18 +6,31 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{field::display, info};
 
 use super::bucket::Bucket;
 use crate::domain::Principal;
 
-/// How many lines are written in a second: a flood of denied calls is then a few kilobytes a
-/// second, and its beginning is told in full.
+/// How many lines are written in a second of callers that are known, and as many of those that are
+/// not, so that no stranger can hide what a principal was denied: a flood of denied calls is then
+/// a few kilobytes a second, and its beginning is told in full.
 const LINES_PER_SECOND: u32 = 20;
 
 /// Tells of denied calls, under the target `daybook::audit`.
 #[derive(Debug)]
-pub struct Audit(Mutex<Lines>);
+pub struct Audit {
+    of_known: Mutex<Lines>,
+    of_strangers: Mutex<Lines>,
+}
+
+/// Where a call comes from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Origin {
+    /// The other end of its connection.
+    pub peer: Option<SocketAddr>,
+    /// Where it came from before, as a server says that has passed it on; anybody can say that.
+    pub passed_on_for: Option<SocketAddr>,
+}
 
 #[derive(Debug)]
 struct Lines {
@@ -28,8 +41,11 @@ struct Lines {
 
 impl Audit {
     pub(super) fn new() -> Self {
-        let bucket = Bucket::new(LINES_PER_SECOND, Instant::now());
-        Self(Mutex::new(Lines { bucket, left_out: 0 }))
+        let lines = || {
+            let bucket = Bucket::new(LINES_PER_SECOND, Instant::now());
+            Mutex::new(Lines { bucket, left_out: 0 })
+        };
+        Self { of_known: lines(), of_strangers: lines() }
     }
 
     /// Tells that a call was denied, for the reason that its caller was given. `method` is one that
@@ -38,30 +54,45 @@ impl Audit {
         &self,
         principal: Option<&Principal>,
         method: &'static str,
-        peer: Option<SocketAddr>,
+        origin: Origin,
         reason: &'static str,
     ) {
-        let Some(left_out) = self.lines().add(Instant::now()) else { return };
+        let lines = if principal.is_some() { &self.of_known } else { &self.of_strangers };
+        let Some(left_out) = lock(lines).add(Instant::now()) else { return };
         let principal = principal.map_or("-", Principal::as_str);
-        let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-        info!(target: "daybook::audit", principal, method, peer, reason, left_out, "denied");
+        let peer = origin.peer.map(|peer| peer.to_string()).unwrap_or_default();
+        let passed_on_for = origin.passed_on_for.map(display);
+        info!(
+            target: "daybook::audit",
+            principal, method, peer, passed_on_for, reason, left_out,
+            "denied"
+        );
     }
 
     /// Tells how many lines were left out, if some were and there is room for one again.
     pub(super) fn settle(&self) {
-        let room = self.lines().room(Instant::now());
-        tell_left_out(room.unwrap_or(0));
+        for lines in self.each() {
+            let room = lock(lines).room(Instant::now());
+            tell_left_out(room.unwrap_or(0));
+        }
     }
 
-    fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn each(&self) -> [&Mutex<Lines>; 2] {
+        [&self.of_known, &self.of_strangers]
     }
+}
+
+/// Nothing can panic while it is locked.
+fn lock(lines: &Mutex<Lines>) -> MutexGuard<'_, Lines> {
+    lines.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whatever was left out last is told at the end, room or not.
 impl Drop for Audit {
     fn drop(&mut self) {
-        tell_left_out(self.lines().left_out);
+        for lines in self.each() {
+            tell_left_out(lock(lines).left_out);
+        }
     }
 }
 
@@ -98,12 +129,14 @@ mod tests {
     fn a_flood_is_told_by_its_number() {
         let audit = Audit::new();
         let now = Instant::now() + Duration::from_secs(1);
-        let mut lines = audit.lines();
+        let mut lines = lock(&audit.of_strangers);
         let told = (0..1_000).filter(|_| lines.add(now) == Some(0)).count();
         assert_eq!(told, 20);
         assert_eq!(lines.room(now), None, "to ask is not to leave one out");
         let later = now + Duration::from_millis(50);
         assert_eq!(lines.add(later), Some(980), "none is forgotten");
         assert_eq!((lines.add(later), lines.left_out), (None, 1));
+        let known = (0..1_000).filter(|_| lock(&audit.of_known).add(now) == Some(0)).count();
+        assert_eq!(known, 20, "strangers do not take their lines");
     }
 }

@@ -3,7 +3,7 @@
 //! That it may be believed is the transport's matter: here it only is read.
 
 use x509_cert::{
-    Certificate,
+    Certificate, TbsCertificate,
     der::Decode as _,
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
@@ -11,9 +11,13 @@ use x509_cert::{
 /// What tells a URI from a name.
 const URI_SIGN: &str = "://";
 
-/// The names that a certificate gives to its owner.
+/// The names that a certificate gives to its owner, and for how long.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CertificateNames(Vec<CertificateName>);
+pub struct CertificateNames {
+    names: Vec<CertificateName>,
+    /// The last second in which it is good, since 1970.
+    last: i64,
+}
 
 /// One name, in the form in which names are compared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,17 +51,27 @@ impl CertificateNames {
     /// where there are no alternative names at all. None of what is no certificate.
     #[must_use]
     pub fn of(der: &[u8]) -> Self {
-        Self(read(der).unwrap_or_default())
+        read(der).unwrap_or_default()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &CertificateName> {
-        self.0.iter()
+        self.names.iter()
+    }
+
+    /// From when on they do not count any more, in seconds since 1970.
+    pub(super) fn ends(&self) -> i64 {
+        self.last.saturating_add(1)
     }
 }
 
-fn read(der: &[u8]) -> Option<Vec<CertificateName>> {
+fn read(der: &[u8]) -> Option<CertificateNames> {
     let certificate = Certificate::from_der(der).ok()?;
     let certificate = certificate.tbs_certificate();
+    let last = certificate.validity().not_after.to_unix_duration().as_secs();
+    Some(CertificateNames { names: names(certificate)?, last: i64::try_from(last).ok()? })
+}
+
+fn names(certificate: &TbsCertificate) -> Option<Vec<CertificateName>> {
     if let Some((_critical, names)) = certificate.get_extension::<SubjectAltName>().ok()? {
         return Some(names.0.iter().filter_map(alternative).collect());
     }
@@ -150,7 +164,7 @@ pub(super) mod tests {
     }
 
     fn names(name: &str) -> Vec<CertificateName> {
-        CertificateNames::of(&der(name)).0
+        CertificateNames::of(&der(name)).names
     }
 
     fn plain(name: &str) -> CertificateName {
@@ -176,9 +190,9 @@ pub(super) mod tests {
     fn what_is_no_certificate_has_no_names() {
         let good = der("san");
         for length in 0..good.len() {
-            assert_eq!(CertificateNames::of(&good[..length]).0, [], "{length} bytes");
+            assert_eq!(CertificateNames::of(&good[..length]).names, [], "{length} bytes");
         }
-        assert_eq!(CertificateNames::of(b"garbage").0, []);
+        assert_eq!(CertificateNames::of(b"garbage").names, []);
         // Nothing that is changed in it makes the parser panic.
         for index in 0..good.len() {
             for bit in 0..8 {

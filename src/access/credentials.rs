@@ -94,11 +94,10 @@ impl Credentials {
     }
 
     /// Whose token it is. Each hash is looked at, so that the time says nothing of any of them.
-    pub(super) fn by_token(&self, token: &str) -> Option<&Caller> {
-        let presented = TokenHash::of(token);
+    pub(super) fn by_token(&self, presented: &TokenHash) -> Option<&Caller> {
         let mut found = None;
         for (hash, caller) in &self.tokens {
-            if hash.is(&presented) {
+            if hash.is(presented) {
                 found = Some(caller);
             }
         }

@@ -8,8 +8,12 @@ use std::{
 use tracing::info;
 
 use super::{
-    Audit, Caller, CertificateNames, Limits, LoadError, Trust, credentials::Credentials,
-    file::Named, jwt::JwtKeys, token,
+    Attempts, Audit, Caller, CertificateNames, Limits, LoadError, Trust,
+    believed::Claimed,
+    credentials::Credentials,
+    file::Named,
+    jwt::JwtKeys,
+    token::{self, TokenHash},
 };
 use crate::ops::{
     Changes, Clock, Followed,
@@ -59,6 +63,9 @@ pub enum Denied {
     Missing,
     /// It has shown something that is nobody's, or not any more.
     Invalid,
+    /// It has shown a JWT that would have to be verified, and too many that were not right came
+    /// over its connection.
+    TooOften,
 }
 
 impl Gate {
@@ -91,7 +98,7 @@ impl Gate {
 
     /// Who a call is from, by its `authorization`, or else by the names of the certificate that it
     /// came with. What it says itself counts more: one who shows a wrong token is not let in by a
-    /// good certificate.
+    /// good certificate. `attempts` are those of its connection.
     ///
     /// # Errors
     /// [`Denied`] when that is nobody.
@@ -99,28 +106,66 @@ impl Gate {
         &self,
         authorization: Option<&[u8]>,
         names: Option<&CertificateNames>,
+        attempts: Option<&Attempts>,
     ) -> Result<Identity, Denied> {
         let known = self.known();
         if let Some(value) = authorization {
             let token = bearer(value).ok_or(Denied::Invalid)?;
-            return self.by_token(&known, token).ok_or(Denied::Invalid);
+            return self.by_token(&known, token, attempts);
         }
         let names = names.ok_or(Denied::Missing)?;
         let caller = known.credentials.by_certificate(names).cloned().ok_or(Denied::Invalid)?;
-        Ok(Identity { caller, key: None, expires_in: None })
+        let expires_in = left(names.ends(), self.now()).ok_or(Denied::Invalid)?;
+        Ok(Identity { caller, key: None, expires_in: Some(expires_in) })
     }
 
-    fn by_token(&self, known: &Known, token: &str) -> Option<Identity> {
-        if let Some(caller) = known.credentials.by_token(token) {
-            return Some(Identity { caller: caller.clone(), key: None, expires_in: None });
+    fn by_token(
+        &self,
+        known: &Known,
+        token: &str,
+        attempts: Option<&Attempts>,
+    ) -> Result<Identity, Denied> {
+        let hash = TokenHash::of(token);
+        if let Some(caller) = known.credentials.by_token(&hash) {
+            return Ok(Identity { caller: caller.clone(), key: None, expires_in: None });
+        }
+        let (claimed, now) = (self.claimed(known, token, hash, attempts)?, self.now());
+        let caller = known.credentials.by_subject(&claimed.subject).ok_or(Denied::Invalid)?.clone();
+        let expires_in = left(claimed.ends, now).ok_or(Denied::Invalid)?;
+        Ok(Identity { caller, key: Some(claimed.key), expires_in: Some(expires_in) })
+    }
+
+    /// What a JWT says, if it may be believed.
+    fn claimed(
+        &self,
+        known: &Known,
+        token: &str,
+        hash: TokenHash,
+        attempts: Option<&Attempts>,
+    ) -> Result<Claimed, Denied> {
+        let (keys, (_, config)) =
+            known.jwt.as_ref().zip(self.0.jwt.as_ref()).ok_or(Denied::Invalid)?;
+        if let Some(claimed) = keys.believed.get(&hash) {
+            return Ok(claimed);
         }
         // What no token can be is not parsed.
-        token::check(token).ok()?;
-        let (keys, (_, config)) = known.jwt.as_ref().zip(self.0.jwt.as_ref())?;
-        let now = self.0.clock.now_micros();
-        let claimed = keys.verify(token, &config.issuer, &config.audience, now)?;
-        let caller = known.credentials.by_subject(&claimed.subject)?.clone();
-        Some(Identity { caller, key: Some(claimed.key), expires_in: Some(claimed.expires_in) })
+        token::check(token).map_err(|_| Denied::Invalid)?;
+        let key = keys.of_token(token).ok_or(Denied::Invalid)?;
+        if attempts.is_some_and(|attempts| !attempts.are_left()) {
+            return Err(Denied::TooOften);
+        }
+        let now = self.now();
+        let Some(claimed) = key.verify(token, &config.issuer, &config.audience, now) else {
+            attempts.inspect(|attempts| attempts.count());
+            return Err(Denied::Invalid);
+        };
+        keys.believed.add(hash, claimed.clone(), now);
+        Ok(claimed)
+    }
+
+    /// The time, in whole seconds since 1970.
+    fn now(&self) -> i64 {
+        self.0.clock.now_micros().div_euclid(1_000_000)
     }
 
     /// Where denied calls are told.
@@ -159,6 +204,12 @@ impl Gate {
     fn known(&self) -> Arc<Known> {
         Arc::clone(&self.0.known.read().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// How long it is from one second to another that is later.
+fn left(ends: i64, now: i64) -> Option<Duration> {
+    let seconds = u64::try_from(ends.checked_sub(now)?).ok()?;
+    (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
 /// What an `authorization` shows, if its scheme is ours.

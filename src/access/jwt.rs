@@ -19,7 +19,11 @@ use jsonwebtoken::{
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 use serde::Deserialize;
 
-use super::{Trust, file::Wrong};
+use super::{
+    Trust,
+    believed::{Believed, Claimed},
+    file::Wrong,
+};
 
 /// How far the clocks of issuer and server may be apart.
 const LEEWAY: Duration = Duration::from_secs(60);
@@ -34,25 +38,19 @@ const KEYS_MAX: usize = 256;
 
 /// The keys of an issuer.
 #[derive(Debug)]
-pub(super) struct JwtKeys(Vec<JwtKey>);
+pub(super) struct JwtKeys {
+    keys: Vec<JwtKey>,
+    /// What they have verified.
+    pub(super) believed: Believed,
+}
 
 #[derive(Debug)]
-struct JwtKey {
+pub(super) struct JwtKey {
     id: Option<String>,
     key: DecodingKey,
     algorithms: Vec<Algorithm>,
     /// Lasts while the file has the key.
     trust: Arc<Trust>,
-}
-
-/// What a token that may be believed says.
-#[derive(Debug)]
-pub(super) struct Claimed {
-    pub(super) subject: String,
-    /// Of the key that it was signed with.
-    pub(super) key: Arc<Trust>,
-    /// After how long it must not be believed any more.
-    pub(super) expires_in: Duration,
 }
 
 /// Whole seconds since 1970 only: nobody needs less.
@@ -87,7 +85,8 @@ impl JwtKeys {
             if keys.iter().any(|other| other.id == key.id) {
                 return Err(wrong(format!("keys[{index}] has the kid of an earlier key, or none")));
             }
-            if let Some(old) = before.and_then(|before| before.0.iter().find(|old| key.is(old))) {
+            if let Some(old) = before.and_then(|before| before.keys.iter().find(|old| key.is(old)))
+            {
                 key.trust = Arc::clone(&old.trust);
             }
             keys.push(key);
@@ -98,46 +97,24 @@ impl JwtKeys {
         if keys.is_empty() {
             return Err(wrong("there is no key for RS256, PS256, ES256 or EdDSA in it".to_owned()));
         }
-        Ok(Self(keys))
+        Ok(Self { keys, believed: Believed::default() })
     }
 
-    /// What a token says, if it is signed by one of the keys, and is of this issuer and for this
-    /// audience at this time, in microseconds since 1970.
-    pub(super) fn verify(
-        &self,
-        token: &str,
-        issuer: &str,
-        audience: &str,
-        now_micros: i64,
-    ) -> Option<Claimed> {
+    /// The key that a token says it was signed with, as far as that can be told without verifying
+    /// it.
+    pub(super) fn of_token(&self, token: &str) -> Option<&JwtKey> {
         let header = decode_header(token).ok()?;
         // Nothing that a token calls critical is known here.
         if header.crit.is_some() {
             return None;
         }
         let key = self.key(header.kid.as_deref())?;
-        let mut validation = Validation::default();
-        validation.algorithms.clone_from(&key.algorithms);
-        validation.set_issuer(&[issuer]);
-        validation.set_audience(&[audience]);
-        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        // The library asks the system for the time; here it comes from the clock that was given.
-        validation.validate_exp = false;
-        let claims: Claims = decode(token, &key.key, &validation).ok()?.claims;
-        let leeway = i64::try_from(LEEWAY.as_secs()).unwrap_or(0);
-        let now = now_micros.div_euclid(1_000_000);
-        let left = claims.exp.checked_add(leeway)?.checked_sub(now)?;
-        let is_early = claims.nbf.is_some_and(|nbf| nbf > now.saturating_add(leeway));
-        if left <= 0 || is_early {
-            return None;
-        }
-        let expires_in = Duration::from_secs(u64::try_from(left).ok()?);
-        Some(Claimed { subject: claims.sub, key: Arc::clone(&key.trust), expires_in })
+        key.algorithms.contains(&header.alg).then_some(key)
     }
 
     /// The key that a token names; the only one, if it names none.
     fn key(&self, id: Option<&str>) -> Option<&JwtKey> {
-        match (id, self.0.as_slice()) {
+        match (id, self.keys.as_slice()) {
             (Some(id), keys) => keys.iter().find(|key| key.id.as_deref() == Some(id)),
             (None, [key]) => Some(key),
             (None, _) => None,
@@ -146,8 +123,8 @@ impl JwtKeys {
 
     /// Ends what was opened with tokens of keys that are not in `after`.
     pub(super) fn revoke_all_but(&self, after: &Self) {
-        for key in &self.0 {
-            if !after.0.iter().any(|other| Arc::ptr_eq(&other.trust, &key.trust)) {
+        for key in &self.keys {
+            if !after.keys.iter().any(|other| Arc::ptr_eq(&other.trust, &key.trust)) {
                 key.trust.end();
             }
         }
@@ -155,11 +132,37 @@ impl JwtKeys {
 
     /// How many keys there are.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.keys.len()
     }
 }
 
 impl JwtKey {
+    /// What a token says, if it is signed by this key, and is of this issuer and for this audience
+    /// at this time, in seconds since 1970.
+    pub(super) fn verify(
+        &self,
+        token: &str,
+        issuer: &str,
+        audience: &str,
+        now: i64,
+    ) -> Option<Claimed> {
+        let mut validation = Validation::default();
+        validation.algorithms.clone_from(&self.algorithms);
+        validation.set_issuer(&[issuer]);
+        validation.set_audience(&[audience]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        // The library asks the system for the time; here it comes from the clock that was given.
+        validation.validate_exp = false;
+        let claims: Claims = decode(token, &self.key, &validation).ok()?.claims;
+        let leeway = i64::try_from(LEEWAY.as_secs()).unwrap_or(0);
+        let ends = claims.exp.checked_add(leeway)?;
+        let is_early = claims.nbf.is_some_and(|nbf| nbf > now.saturating_add(leeway));
+        if ends <= now || is_early {
+            return None;
+        }
+        Some(Claimed { subject: claims.sub.into(), key: Arc::clone(&self.trust), ends })
+    }
+
     /// Whether it is another one, and verifies at least what that one does.
     fn is(&self, other: &Self) -> bool {
         use DecodingKeyKind::{RsaModulusExponent, SecretOrDer};

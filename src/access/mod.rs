@@ -9,7 +9,9 @@
 //! forgotten when its call has been let in. Nothing here prints what a file says, only where it is
 //! wrong.
 
+mod attempts;
 mod audit;
+mod believed;
 mod bucket;
 mod caller;
 mod certificate;
@@ -32,7 +34,8 @@ pub(crate) use certificate::tests::der as certificate_for_tests;
 #[path = "../../tests/issuer/mod.rs"]
 mod issuer;
 
-pub use audit::Audit;
+pub use attempts::Attempts;
+pub use audit::{Audit, Origin};
 pub use caller::Caller;
 pub use certificate::CertificateNames;
 pub use file::LoadError;

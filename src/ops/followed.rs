@@ -25,6 +25,8 @@ pub struct Followed {
 #[derive(Debug)]
 pub struct Changes {
     followed: Followed,
+    /// Whether they have changed and were not read since.
+    is_changing: bool,
     hangup: Option<Signal>,
 }
 
@@ -40,12 +42,14 @@ impl Followed {
     /// What changes from now on. On a runtime.
     #[must_use]
     pub fn changes(self) -> Changes {
-        Changes { followed: self, hangup: signal(SignalKind::hangup()).ok() }
+        Changes { followed: self, is_changing: false, hangup: signal(SignalKind::hangup()).ok() }
     }
 }
 
 impl Changes {
-    /// Waits a moment, or until SIGHUP. Gives whether the files are to be read again.
+    /// Waits a moment, or until SIGHUP. Gives whether the files are to be read again: at once when
+    /// SIGHUP says so, else when they have changed and then did not for a moment. What is half
+    /// written may say less than it will, and be right as it is.
     pub async fn next(&mut self) -> bool {
         let told = tokio::select! {
             () = sleep(LOOK_INTERVAL) => false,
@@ -54,9 +58,10 @@ impl Changes {
         // Where they lie may answer slowly.
         let files = self.followed.files.clone();
         let Ok(now) = spawn_blocking(move || Followed::new(files)).await else { return told };
-        let has_changed = now.seen != self.followed.seen;
+        let is_settled = now.seen == self.followed.seen;
         self.followed = now;
-        told || has_changed
+        self.is_changing |= !is_settled;
+        told || is_settled && std::mem::take(&mut self.is_changing)
     }
 }
 
@@ -108,5 +113,18 @@ mod tests {
         for (index, look) in looks.iter().enumerate() {
             assert!(!looks[..index].contains(look), "look {index} of {looks:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_when_it_has_settled() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut changes = Followed::new(vec![file.path().to_owned()]).changes();
+        assert!(!changes.next().await);
+        for length in 1..=2 {
+            fs::write(file.path(), "x".repeat(length)).unwrap();
+            assert!(!changes.next().await, "there may be more of it");
+        }
+        assert!(changes.next().await);
+        assert!(!changes.next().await, "once");
     }
 }

@@ -21,12 +21,13 @@ use tonic::{
 use tracing::warn;
 
 use super::{
-    PassedOn, Queries, call_line::Ration, entrance::Visit, guarded, lane::Method, nearby::Nearby,
-    status,
+    PassedOn, Peer, Queries, call_line::Ration, entrance::Visit, guarded, lane::Method,
+    nearby::Nearby, status,
 };
 
-/// Says that a call has come from another process of the same ledger, and goes nowhere else.
-const FORWARDED: HeaderName = HeaderName::from_static("daybook-forwarded");
+/// Says that a call has come from another process of the same ledger, and goes nowhere else; and
+/// where it came from before, if that is known.
+pub(super) const FORWARDED: HeaderName = HeaderName::from_static("daybook-forwarded");
 /// Over how many connections to the owner calls are spread: each takes a few hundred at once.
 const CONNECTIONS: usize = 8;
 
@@ -252,7 +253,9 @@ fn outgoing(request: Request) -> Request {
     *sent.uri_mut() = parts.uri;
     *sent.version_mut() = parts.version;
     let mut headers: HeaderMap = parts.headers;
-    headers.insert(FORWARDED, HeaderValue::from_static("1"));
+    let peer = parts.extensions.get::<Peer>().map(|peer| peer.address().to_string());
+    let peer = peer.and_then(|peer| HeaderValue::try_from(peer).ok());
+    headers.insert(FORWARDED, peer.unwrap_or(HeaderValue::from_static("-")));
     *sent.headers_mut() = headers;
     sent
 }

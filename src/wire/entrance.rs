@@ -13,9 +13,9 @@ use tonic::{
     codegen::http::{self, HeaderMap, HeaderValue, header::AUTHORIZATION},
 };
 
-use super::{Peer, status};
+use super::{Peer, elsewhere::FORWARDED, status};
 use crate::{
-    access::{Caller, Denied, Gate, Identity, Place, Trust, policy},
+    access::{Caller, Denied, Gate, Identity, Origin, Place, Trust, policy},
     domain::Principal,
 };
 
@@ -34,7 +34,7 @@ struct Visitor {
     caller: Caller,
     gate: Gate,
     method: &'static str,
-    peer: Option<SocketAddr>,
+    origin: Origin,
     /// What it showed at the entrance was signed with this, if it was signed.
     key: Option<Arc<Trust>>,
     /// When what it showed at the entrance is not good any more.
@@ -73,24 +73,29 @@ impl Entrance {
             return Ok(None);
         }
         let peer = request.extensions().get::<Peer>();
-        let address = peer.map(Peer::address);
+        let origin = Origin {
+            peer: peer.map(Peer::address),
+            passed_on_for: passed_on_for(request.headers()),
+        };
         let name = method.map_or(OTHER, |method| method.path);
         let identified = single(request.headers()).and_then(|authorization| {
-            gate.identify(authorization, peer.and_then(Peer::certificate_names))
+            let names = peer.and_then(Peer::certificate_names);
+            gate.identify(authorization, names, peer.map(Peer::attempts))
         });
         let Identity { caller, key, expires_in } = identified.map_err(|denied| {
             let (reason, status) = match denied {
                 Denied::Missing => (status::CREDENTIALS_MISSING, status::credentials_missing()),
                 Denied::Invalid => (status::CREDENTIALS_INVALID, status::credentials_invalid()),
+                Denied::TooOften => (status::CREDENTIALS_INVALID, status::too_many_attempts()),
             };
-            gate.audit().denied(None, name, address, reason);
+            gate.audit().denied(None, name, origin, reason);
             status
         })?;
         let mut place = None;
         if let Some(method) = method {
             if !method.is_for(caller.role()) {
                 let principal = Some(caller.principal());
-                gate.audit().denied(principal, name, address, status::ROLE_INSUFFICIENT);
+                gate.audit().denied(principal, name, origin, status::ROLE_INSUFFICIENT);
                 return Err(status::role_insufficient());
             }
             place = caller.begin(method.kind).map_err(status::quota_exceeded)?;
@@ -99,7 +104,7 @@ impl Entrance {
             caller,
             gate: gate.clone(),
             method: name,
-            peer: address,
+            origin,
             key,
             expires: expires_in.and_then(at),
             _place: place,
@@ -122,6 +127,11 @@ fn single(headers: &HeaderMap) -> Result<Option<&[u8]>, Denied> {
     }
 }
 
+/// Where a call came from, by what a server says that has passed it on.
+fn passed_on_for(headers: &HeaderMap) -> Option<SocketAddr> {
+    headers.get(FORWARDED)?.to_str().ok()?.parse().ok()
+}
+
 fn at(expires_in: Duration) -> Option<Instant> {
     Instant::now().checked_add(expires_in)
 }
@@ -133,9 +143,9 @@ impl Visit {
 
     /// PERMISSION_DENIED for a call that would touch an account that is not its caller's.
     pub(super) fn account_not_allowed(&self) -> Status {
-        let Visitor { caller, gate, method, peer, .. } = &*self.0;
+        let Visitor { caller, gate, method, origin, .. } = &*self.0;
         let principal = Some(caller.principal());
-        gate.audit().denied(principal, method, *peer, status::ACCOUNT_NOT_ALLOWED);
+        gate.audit().denied(principal, method, *origin, status::ACCOUNT_NOT_ALLOWED);
         status::account_not_allowed()
     }
 

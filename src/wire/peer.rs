@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, OnceLock, atomic::AtomicUsize},
 };
 
-use crate::access::CertificateNames;
+use crate::access::{Attempts, CertificateNames};
 
 /// The other end of a connection. The transport puts one into the extensions of each request.
 /// Cheap to clone.
@@ -22,6 +22,7 @@ struct Known {
     names: OnceLock<CertificateNames>,
     /// How many bytes of large answers wait until it takes them.
     untaken: AtomicUsize,
+    attempts: Attempts,
 }
 
 impl Peer {
@@ -29,8 +30,8 @@ impl Peer {
     #[must_use]
     pub fn new(address: SocketAddr, certificate: Option<Vec<u8>>) -> Self {
         let (host, names) = (address.ip().to_string().into(), OnceLock::new());
-        let untaken = AtomicUsize::new(0);
-        Self(Arc::new(Known { address, host, certificate, names, untaken }))
+        let (untaken, attempts) = Default::default();
+        Self(Arc::new(Known { address, host, certificate, names, untaken, attempts }))
     }
 
     /// Where it calls from.
@@ -55,6 +56,11 @@ impl Peer {
     pub(super) fn certificate_names(&self) -> Option<&CertificateNames> {
         let der = self.certificate()?;
         Some(self.0.names.get_or_init(|| CertificateNames::of(der)))
+    }
+
+    /// How often it may still show a token that nobody has signed.
+    pub(super) fn attempts(&self) -> &Attempts {
+        &self.0.attempts
     }
 
     /// How many bytes of large answers wait until it takes them.

@@ -98,6 +98,13 @@ pub(super) fn credentials_invalid() -> Status {
     Report::new(Code::Unauthenticated, CREDENTIALS_INVALID, message).finish()
 }
 
+/// RESOURCE_EXHAUSTED: too many tokens that had to be verified and were not right came over the
+/// connection.
+pub(super) fn too_many_attempts() -> Status {
+    let message = "too many wrong tokens came over this connection";
+    Report::new(Code::ResourceExhausted, "OVERLOADED", message).retry(RETRY_OVERLOAD).finish()
+}
+
 /// PERMISSION_DENIED: the method is not for the caller's role.
 pub(super) fn role_insufficient() -> Status {
     let message = "the caller's role may not call this method";

@@ -70,7 +70,7 @@ fn name_of(identity: Result<Identity, Denied>) -> Result<String, Denied> {
 }
 
 fn shown(gate: &Gate, authorization: &str) -> Result<String, Denied> {
-    name_of(gate.identify(Some(authorization.as_bytes()), None))
+    name_of(gate.identify(Some(authorization.as_bytes()), None, None))
 }
 
 #[test]
@@ -108,9 +108,9 @@ fn a_token_is_shown_as_bearer() {
     ] {
         assert_eq!(shown(&gate, bad), Err(Denied::Invalid), "{bad:?}");
     }
-    let not_text = gate.identify(Some(b"Bearer \xff"), None);
+    let not_text = gate.identify(Some(b"Bearer \xff"), None, None);
     assert_eq!(name_of(not_text), Err(Denied::Invalid));
-    assert_eq!(name_of(gate.identify(None, None)), Err(Denied::Missing));
+    assert_eq!(name_of(gate.identify(None, None, None)), Err(Denied::Missing));
     let hash = hash_of("s3cret").unwrap();
     assert_eq!(shown(&gate, &format!("Bearer {hash}")), Err(Denied::Invalid), "not the hash");
 }
@@ -124,13 +124,13 @@ fn a_token_counts_more_than_a_certificate() {
     let gate = files.load(false).unwrap().unwrap();
     let names = CertificateNames::of(&crate::access::certificate::tests::der("san"));
     let show = |authorization: Option<&str>| {
-        name_of(gate.identify(authorization.map(str::as_bytes), Some(&names)))
+        name_of(gate.identify(authorization.map(str::as_bytes), Some(&names), None))
     };
     assert_eq!(show(None), Ok("till".into()));
     assert_eq!(show(Some("Bearer two")), Ok("ops".into()));
     assert_eq!(show(Some("Bearer three")), Err(Denied::Invalid));
     let nobody = CertificateNames::default();
-    assert_eq!(name_of(gate.identify(None, Some(&nobody))), Err(Denied::Invalid));
+    assert_eq!(name_of(gate.identify(None, Some(&nobody), None)), Err(Denied::Invalid));
 }
 
 #[test]
@@ -147,14 +147,57 @@ fn a_jwt_is_that_of_a_principal_until_it_expires() {
     let gate = files.load(true).unwrap().unwrap();
     assert_eq!(shown(&gate, &good), Ok("till".into()));
     assert_eq!(shown(&gate, "Bearer s3cret"), Ok("till".into()));
-    let identity = gate.identify(Some(good.as_bytes()), None).unwrap();
+    let identity = gate.identify(Some(good.as_bytes()), None, None).unwrap();
     assert_eq!(identity.expires_in, Some(Duration::from_secs(70)));
     let stranger = format!("Bearer {}", issuer.token(&claims("auth0|8")));
     assert_eq!(shown(&gate, &stranger), Err(Denied::Invalid));
+    // It is known now, and its end as well.
+    assert_eq!(shown(&gate, &good), Ok("till".into()));
     files.clock.advance(Duration::from_secs(69));
     assert_eq!(shown(&gate, &good), Ok("till".into()));
     files.clock.advance(Duration::from_secs(1));
     assert_eq!(shown(&gate, &good), Err(Denied::Invalid));
+}
+
+#[test]
+fn a_connection_forges_only_so_many_tokens_a_second() {
+    let files = Files::new();
+    let issuer = Issuer::ec("key");
+    files.write("credentials", &principal("till", "s3cret", "subject = [\"auth0|7\"]"));
+    files.write("keys", &jwk_set(&[&issuer]));
+    let gate = files.load(true).unwrap().unwrap();
+    let token = |subject: &str| issuer.token(&claims(subject, NOW + 10));
+    let (known, other) = (token("auth0|7"), token("auth0|8"));
+    let attempts = Attempts::default();
+    let show = |token: &str| {
+        let shown = format!("Bearer {token}");
+        name_of(gate.identify(Some(shown.as_bytes()), None, Some(&attempts)))
+    };
+    assert_eq!(show(&known), Ok("till".into()));
+    let forged = |number: usize| show(&format!("{}{number:04}", &other[..other.len() - 4]));
+    let looked_at = (0..1_000).take_while(|number| forged(*number) == Err(Denied::Invalid));
+    // Some more of a slow machine, which has as much more time.
+    assert!((20..200).contains(&looked_at.count()));
+    assert_eq!(show(&known), Ok("till".into()), "nothing has to be looked at");
+    assert_eq!(show("s3cret"), Ok("till".into()));
+    std::thread::sleep(Duration::from_millis(60));
+    assert_eq!(show(&other), Err(Denied::Invalid), "it is looked at again: signed, and nobody's");
+}
+
+#[test]
+fn a_certificate_ends_when_it_says() {
+    let files = Files::new();
+    files.write("credentials", &principal("till", "one", "certificate = [\"till.example\"]"));
+    let gate = files.load(false).unwrap().unwrap();
+    let names = CertificateNames::of(&crate::access::certificate::tests::der("san"));
+    // The third of November 2126, 00:40:42.
+    let left = u64::try_from(4_949_340_042 + 1 - NOW).unwrap();
+    let identity = gate.identify(None, Some(&names), None).unwrap();
+    assert_eq!(identity.expires_in, Some(Duration::from_secs(left)));
+    files.clock.advance(Duration::from_secs(left - 1));
+    assert_eq!(name_of(gate.identify(None, Some(&names), None)), Ok("till".into()));
+    files.clock.advance(Duration::from_secs(1));
+    assert_eq!(name_of(gate.identify(None, Some(&names), None)), Err(Denied::Invalid));
 }
 
 #[test]
@@ -222,8 +265,8 @@ proptest! {
         let bearer = [b"Bearer ", bytes.as_slice()].concat();
         let names = CertificateNames::of(&bytes);
         for shown in [bytes.as_slice(), &bearer, jwt.as_bytes()] {
-            prop_assert_eq!(name_of(GATE.identify(Some(shown), None)), Err(Denied::Invalid));
+            prop_assert_eq!(name_of(GATE.identify(Some(shown), None, None)), Err(Denied::Invalid));
         }
-        prop_assert_eq!(name_of(GATE.identify(None, Some(&names))), Err(Denied::Invalid));
+        prop_assert_eq!(name_of(GATE.identify(None, Some(&names), None)), Err(Denied::Invalid));
     }
 }

@@ -30,11 +30,12 @@ fn without(key: &str) -> Value {
 /// Whose a token is, and after how long not any more.
 fn verify(keys: &JwtKeys, token: &str) -> Option<(String, Duration)> {
     let claimed = claimed(keys, token)?;
-    Some((claimed.subject, claimed.expires_in))
+    let left = u64::try_from(claimed.ends - NOW).expect("it may be believed now");
+    Some((claimed.subject.to_string(), Duration::from_secs(left)))
 }
 
 fn claimed(keys: &JwtKeys, token: &str) -> Option<Claimed> {
-    keys.verify(token, "https://issuer", "daybook", NOW * 1_000_000 + 999_999)
+    keys.of_token(token)?.verify(token, "https://issuer", "daybook", NOW)
 }
 
 fn parse(text: &str) -> Result<JwtKeys, Wrong> {

@@ -79,8 +79,9 @@ fn forged(bank: &Bank) -> Vec<(&'static str, Vec<String>)> {
 #[tokio::test]
 async fn no_method_is_open_to_whoever_shows_nothing_good() {
     let bank = Bank::open().await;
-    let channel = &bank.service.channel;
     for (path, least) in methods() {
+        // A connection that shows very many forged tokens is not heard for a while.
+        let channel = &bank.service.another().await.channel;
         let answer = knock(channel, &path, &[]).await;
         if least.is_none() {
             assert!(is_let_in(&answer), "{path}: {answer:?}");
