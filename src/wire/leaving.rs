@@ -6,8 +6,7 @@
 use std::{
     cell::Cell,
     collections::VecDeque,
-    future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,6 +16,7 @@ use std::{
 };
 
 use hyper::body::{Frame, SizeHint};
+use pin_project_lite::pin_project;
 use tonic::{
     Status,
     body::Body,
@@ -33,9 +33,9 @@ const UNTAKEN_BYTES_MAX_EACH: usize = 4 * 1024 * 1024;
 
 type Response = http::Response<Body>;
 
-tokio::task_local! {
-    /// What a task has told of its answer since it was polled last.
-    static TOLD: Cell<Option<Told>>;
+thread_local! {
+    /// What the call that is polled now has told of its answer.
+    static TOLD: Cell<Option<Told>> = const { Cell::new(None) };
 }
 
 /// What becomes of an answer, or of a part of one.
@@ -47,9 +47,9 @@ enum Told {
     Taken,
 }
 
+/// Without a transport, as in tests, nobody hears it.
 fn tell(told: Told) {
-    // Without a transport, as in tests, nobody takes anything.
-    let _told = TOLD.try_with(|cell| cell.set(Some(told)));
+    TOLD.set(Some(told));
 }
 
 /// Says how long the answer that this task has now may wait.
@@ -59,25 +59,36 @@ pub(super) fn is_taken_within(time: Duration) {
 
 /// Serves one call to its end: until its answer was taken, or was not for too long. It is dropped
 /// then, and so is the answer; the peer sees its call reset.
-pub async fn until_taken(call: impl Future<Output = ()>) {
-    TOLD.scope(Cell::new(None), in_time(call)).await;
+pub fn until_taken<C: Future<Output = ()>>(call: C) -> UntilTaken<C> {
+    UntilTaken { call, deadline: Deadline::after(None) }
 }
 
-async fn in_time(call: impl Future<Output = ()>) {
-    let mut call = pin!(call);
-    let mut deadline = Deadline::after(None);
-    poll_fn(|context| {
-        if call.as_mut().poll(context).is_ready() {
+pin_project! {
+    /// A call on its way to its end. Not an `async` function: that would hold the call three times,
+    /// and every call is moved to its task in that size.
+    pub struct UntilTaken<C> {
+        #[pin]
+        call: C,
+        deadline: Deadline,
+    }
+}
+
+impl<C: Future<Output = ()>> Future for UntilTaken<C> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        TOLD.set(None);
+        if this.call.poll(context).is_ready() {
             return Poll::Ready(());
         }
-        match TOLD.with(Cell::take) {
-            Some(Told::Waits(time)) => deadline = Deadline::after(Some(time)),
-            Some(Told::Taken) => deadline = Deadline::after(None),
+        match TOLD.take() {
+            Some(Told::Waits(time)) => *this.deadline = Deadline::after(Some(time)),
+            Some(Told::Taken) => *this.deadline = Deadline::after(None),
             None => {}
         }
-        if deadline.is_over(context) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+        if this.deadline.is_over(context) { Poll::Ready(()) } else { Poll::Pending }
+    }
 }
 
 /// How many bytes of large answers wait until they are taken: of all, and of one connection.
@@ -225,7 +236,7 @@ impl<T: Unpin> HttpBody for Holding<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::{future::poll_fn, task::Waker};
 
     use super::*;
 
@@ -269,7 +280,7 @@ mod tests {
         // Takes so many parts, and asks for more only if it takes them all.
         let call = |taken: usize| async move {
             let answer = holding(Response::new(Body::new(Parts(PARTS))), (), Some(within));
-            assert!(TOLD.with(Cell::get).is_some(), "it waits from the beginning");
+            assert!(TOLD.get().is_some(), "it waits from the beginning");
             let mut body = answer.into_body();
             for _ in 0..taken {
                 let part = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
