@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use super::{checkpointer::CheckpointFigures, scrubber::ScrubFigures, shared::Role};
+use super::{
+    checkpointer::CheckpointFigures, remembered::Remembered, scrubber::ScrubFigures, shared::Role,
+};
 use crate::{
     event_store::{EventStore, History, MAILBOX_COMMANDS_MAX, StoreStatus},
     ops::{
@@ -37,6 +39,7 @@ pub(super) struct Metrics {
     pub(super) role: Arc<Role>,
     /// Whether others may serve the ledger as well: without them there is no role to tell of.
     is_shared: bool,
+    remembered: Remembered,
     /// There once the ledger is recovered.
     ledger: OnceLock<Sources>,
 }
@@ -82,6 +85,7 @@ impl Metrics {
                 .filter(|_| !config.ephemeral && config.database.is_none()),
             role: Arc::new(Role::new()),
             is_shared: !config.ephemeral && config.database.is_some(),
+            remembered: Remembered::new(config.request_id_window),
             ledger: OnceLock::new(),
         }
     }
@@ -102,6 +106,9 @@ impl Metrics {
         if let Some(ledger) = self.ledger.get() {
             ledger.tell_writer(page)?;
             ledger.tell_log(page)?;
+            // A log that cannot be reached is not waited for.
+            let may_read = *ledger.store.status().borrow() == StoreStatus::Serving;
+            self.remembered.tell(page, &ledger.history, may_read)?;
             ledger.tell_views(page)?;
             ledger.tell_checkpoints(page)?;
             ledger.tell_scrub(page)?;

@@ -38,6 +38,7 @@ mod metrics;
 mod observed;
 mod operations;
 pub(crate) mod recovery;
+mod remembered;
 mod resume;
 mod scrubber;
 pub mod shared;

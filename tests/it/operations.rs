@@ -9,7 +9,7 @@ use std::{
 };
 
 use daybook::{
-    ops::config::Config,
+    ops::{Clock as _, SystemClock, config::Config},
     proto::{self, SliceCodec, query_service_client::QueryServiceClient},
 };
 use tokio::{
@@ -303,6 +303,27 @@ async fn a_log_on_disk_tells_of_its_disk() {
     let scrape = Scrape::of(&service).await;
     assert_eq!(scrape.get("daybook_state{state=\"damaged\"}"), 1);
     assert_eq!(scrape.get("daybook_state{state=\"serving\"}"), 0);
+}
+
+/// Intent: who has to know how late a repeat may come is told since when request ids are known.
+#[tokio::test]
+async fn since_when_request_ids_are_remembered_is_told() {
+    const SINCE: &str = "daybook_request_ids_timestamp_seconds";
+    let service = Service::with(Config { request_id_window: 1_024, ..config() }).await;
+    let account = service.opened(0).await;
+    let find = async || Scrape::of(&service).await.find(SINCE);
+    assert_eq!(find().await, None, "all are remembered");
+    let now = || u64::try_from(SystemClock.now_micros() / 1_000_000).unwrap();
+    let mut least = now();
+    for _ in 0..2 {
+        let deposits = (0..2_000).map(|_| deposit(&account, 1).in_batch()).collect();
+        service.carry_out(deposits).await;
+        let told = find().await.expect("some are forgotten");
+        assert!((least..=now()).contains(&told), "{told}");
+        // Those of the next round are younger than all of this one.
+        least = now() + 1;
+        sleep(Duration::from_millis(1_100)).await;
+    }
 }
 
 /// Intent: the page is one that scrapers of both kinds read: each family once, with its help and
