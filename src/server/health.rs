@@ -4,7 +4,7 @@
 //! `readiness` say the same as the command service; `liveness` says that the process runs, and
 //! never depends on the ledger, so that nobody restarts a server for a full disk.
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::{sync::watch, time::timeout};
@@ -18,7 +18,7 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 
-use crate::{event_store::StoreStatus, ops::notify, wire};
+use crate::{event_store::StoreStatus, ops::notify, views::Views, wire};
 
 const COMMAND_SERVICE: &str = "daybook.v1.CommandService";
 const QUERY_SERVICE: &str = "daybook.v1.QueryService";
@@ -99,14 +99,23 @@ pub(super) async fn start(
     (reporter, service)
 }
 
-/// Tells what the status of the event store means for calls, as it changes.
-pub(super) async fn follow(reporter: HealthReporter, mut status: watch::Receiver<StoreStatus>) {
+/// Tells what the status of the event store means for calls, as it changes, and that reads end when
+/// the views do.
+pub(super) async fn follow(
+    reporter: HealthReporter,
+    mut status: watch::Receiver<StoreStatus>,
+    views: Arc<Views>,
+) {
     loop {
-        let now = *status.borrow_and_update();
+        let (now, can_be_read) = (*status.borrow_and_update(), !views.has_failed());
         // What is known here may then not be the newest.
         let may_be_old = matches!(now, StoreStatus::Unreachable | StoreStatus::Fenced);
-        tell(&reporter, now == StoreStatus::Serving, !may_be_old).await;
-        if status.changed().await.is_err() {
+        tell(&reporter, now == StoreStatus::Serving, can_be_read && !may_be_old).await;
+        let changed = tokio::select! {
+            changed = status.changed() => changed,
+            () = views.failed(), if can_be_read => Ok(()),
+        };
+        if changed.is_err() {
             return;
         }
     }
@@ -161,6 +170,35 @@ async fn tell(reporter: &HealthReporter, commands: bool, queries: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::views::Fold;
+
+    /// Whether a service takes calls, as far as is told.
+    async fn is_serving(health: &HealthService, service: &str) -> bool {
+        let service = service.to_owned();
+        let answer = health.check(Request::new(HealthCheckRequest { service })).await;
+        let serving = i32::from(health_check_response::ServingStatus::Serving);
+        answer.is_ok_and(|answer| answer.into_inner().status == serving)
+    }
+
+    /// Intent: reads are sent elsewhere when they are all refused here, and commands are not.
+    #[tokio::test]
+    async fn views_that_have_failed_are_told_of() {
+        let reporter = HealthReporter::new();
+        let health = HealthService::from_health_reporter(reporter.clone());
+        let (_, books) = Fold::new(1_024).finish([7; 16]);
+        let views = Arc::new(Views::new(books));
+        let (_status, statuses) = watch::channel(StoreStatus::Serving);
+        let following = tokio::spawn(follow(reporter, statuses, Arc::clone(&views)));
+        while !is_serving(&health, QUERY_SERVICE).await {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        views.fail();
+        while is_serving(&health, QUERY_SERVICE).await {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        assert!(is_serving(&health, COMMAND_SERVICE).await);
+        following.abort();
+    }
 
     /// Intent: who replaces servers one after another waits until each could take the ledger over.
     #[tokio::test]
@@ -170,12 +208,7 @@ mod tests {
         let reads = wire::Late::default();
         let following = tokio::spawn(follow_owner(reporter.clone(), owners, reads.clone()));
         let health = HealthService::from_health_reporter(reporter);
-        let is_ready = async || {
-            let service = READINESS.to_owned();
-            let answer = health.check(Request::new(HealthCheckRequest { service })).await;
-            let serving = i32::from(health_check_response::ServingStatus::Serving);
-            answer.is_ok_and(|answer| answer.into_inner().status == serving)
-        };
+        let is_ready = async || is_serving(&health, READINESS).await;
         owner.send_replace(wire::Whose::Other("http://127.0.0.1:1".to_owned()));
         tokio::time::sleep(LOOK_AGAIN * 3).await;
         assert!(!is_ready().await, "it knows the owner, and not the log");

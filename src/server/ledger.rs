@@ -220,6 +220,10 @@ impl Running {
         &self.reads
     }
 
+    pub(super) fn views(&self) -> Arc<Views> {
+        Arc::clone(&self.sources.views)
+    }
+
     /// Where metrics come from.
     pub(super) fn sources(&self) -> &Sources {
         &self.sources

@@ -49,7 +49,7 @@ pub(super) struct Metrics {
 pub(super) struct Sources {
     store: EventStore,
     reads: Arc<Reads>,
-    views: Arc<Views>,
+    pub(super) views: Arc<Views>,
     history: History,
     pub(super) checkpoints: Arc<CheckpointFigures>,
     pub(super) scrub: Arc<ScrubFigures>,

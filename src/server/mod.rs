@@ -197,7 +197,7 @@ async fn serve_calls<H: Health>(
     commands.desk.set(Desk::new(running.store().clone(), Arc::clone(running.reads())));
     metrics.recovered(running.sources());
     let status = running.store().status();
-    let announcer = tokio::spawn(health::follow(health.clone(), status.clone()));
+    let announcer = tokio::spawn(health::follow(health.clone(), status.clone(), running.views()));
     info!(position = running.position(), "serving");
     notify::ready();
 

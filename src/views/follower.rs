@@ -97,6 +97,13 @@ impl Views {
         self.failed.load(Ordering::Acquire)
     }
 
+    /// Waits until the books have come to their end.
+    pub async fn failed(&self) {
+        let mut progress = self.position.subscribe();
+        // The sender lives as long as this.
+        let _failed = progress.wait_for(|_| self.has_failed()).await;
+    }
+
     /// Waits until the books have reached a position.
     ///
     /// # Errors
@@ -119,7 +126,7 @@ impl Views {
     }
 
     /// Says that the books have come to their end.
-    fn fail(&self) {
+    pub(crate) fn fail(&self) {
         self.failed.store(true, Ordering::Release);
         self.position.send_modify(|_| ());
     }
