@@ -1,6 +1,8 @@
-//! Attempts: how often a connection may show a token that nobody has signed.
+//! Attempts: how often a token whose signature is wrong may come over a connection.
 //!
 //! Who forges a token needs a few bytes for it, and to find that out takes as long as many calls.
+//! A connection may be that of many callers, behind a proxy, who are all told to come again when
+//! one of them does that very often, and who are known already are let in all the same.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,9 +10,8 @@ use tokio::time::Instant;
 
 use super::bucket::Bucket;
 
-/// How many a second, and as many at once: a client that has one that is not good any more gets a
-/// new one.
-const PER_SECOND: u32 = 20;
+/// How many a second, and as many at once: to verify them takes a hundredth of a processor.
+const PER_SECOND: u32 = 100;
 
 /// What is left to one connection.
 #[derive(Debug)]

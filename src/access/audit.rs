@@ -28,7 +28,8 @@ pub struct Audit {
 pub struct Origin {
     /// The other end of its connection.
     pub peer: Option<SocketAddr>,
-    /// Where it came from before, as a server says that has passed it on; anybody can say that.
+    /// Where it came from before, as a server says that has passed it on. Anybody can say that, and
+    /// nothing else than an address.
     pub passed_on_for: Option<SocketAddr>,
 }
 
@@ -48,14 +49,16 @@ impl Audit {
         Self { of_known: lines(), of_strangers: lines() }
     }
 
-    /// Tells that a call was denied, for the reason that its caller was given. `method` is one that
-    /// the server knows, or `-`: nothing that a stranger has chosen gets into the log.
+    /// Tells that a call was denied, for what reason, and by what `cause` of that, which its caller
+    /// is not told. `method` is one that the server knows, or `-`: no text that a stranger has
+    /// chosen gets into the log.
     pub fn denied(
         &self,
         principal: Option<&Principal>,
         method: &'static str,
         origin: Origin,
         reason: &'static str,
+        cause: Option<&'static str>,
     ) {
         let lines = if principal.is_some() { &self.of_known } else { &self.of_strangers };
         let Some(left_out) = lock(lines).add(Instant::now()) else { return };
@@ -64,7 +67,7 @@ impl Audit {
         let passed_on_for = origin.passed_on_for.map(display);
         info!(
             target: "daybook::audit",
-            principal, method, peer, passed_on_for, reason, left_out,
+            principal, method, peer, passed_on_for, reason, cause, left_out,
             "denied"
         );
     }

@@ -12,7 +12,7 @@ use super::{
     believed::Claimed,
     credentials::Credentials,
     file::Named,
-    jwt::JwtKeys,
+    jwt::{JwtKeys, Unbelieved},
     token::{self, TokenHash},
 };
 use crate::ops::{
@@ -56,14 +56,32 @@ pub struct Identity {
     pub expires_in: Option<Duration>,
 }
 
-/// Why nobody is known by what a call has shown.
+/// Why nobody is known by what a call has shown: as its caller may know it, and for the audit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// What the caller may know.
+    pub why: Denied,
+    /// What was wrong with what was shown, if something was.
+    pub cause: Option<&'static str>,
+}
+
+impl From<Unbelieved> for Denial {
+    fn from(why: Unbelieved) -> Self {
+        Self { why: Denied::Invalid, cause: Some(why.name()) }
+    }
+}
+
+/// A certificate that is nobody's.
+const CERTIFICATE: Denial = Denial { why: Denied::Invalid, cause: Some("certificate") };
+
+/// Why nobody is known by what a call has shown, as its caller may know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
     /// It has shown nothing.
     Missing,
     /// It has shown something that is nobody's, or not any more.
     Invalid,
-    /// It has shown a JWT that would have to be verified, and too many that were not right came
+    /// It has shown a JWT that would have to be verified, and too many with a wrong signature came
     /// over its connection.
     TooOften,
 }
@@ -101,21 +119,21 @@ impl Gate {
     /// good certificate. `attempts` are those of its connection.
     ///
     /// # Errors
-    /// [`Denied`] when that is nobody.
+    /// [`Denial`] when that is nobody.
     pub fn identify(
         &self,
         authorization: Option<&[u8]>,
         names: Option<&CertificateNames>,
         attempts: Option<&Attempts>,
-    ) -> Result<Identity, Denied> {
+    ) -> Result<Identity, Denial> {
         let known = self.known();
         if let Some(value) = authorization {
-            let token = bearer(value).ok_or(Denied::Invalid)?;
+            let token = bearer(value).ok_or(Unbelieved::Unknown)?;
             return self.by_token(&known, token, attempts);
         }
-        let names = names.ok_or(Denied::Missing)?;
-        let caller = known.credentials.by_certificate(names).cloned().ok_or(Denied::Invalid)?;
-        let expires_in = left(names.ends(), self.now()).ok_or(Denied::Invalid)?;
+        let names = names.ok_or(Denial { why: Denied::Missing, cause: None })?;
+        let caller = known.credentials.by_certificate(names).cloned().ok_or(CERTIFICATE)?;
+        let expires_in = left(names.ends(), self.now()).ok_or(Unbelieved::Expired)?;
         Ok(Identity { caller, key: None, expires_in: Some(expires_in) })
     }
 
@@ -124,14 +142,15 @@ impl Gate {
         known: &Known,
         token: &str,
         attempts: Option<&Attempts>,
-    ) -> Result<Identity, Denied> {
+    ) -> Result<Identity, Denial> {
         let hash = TokenHash::of(token);
         if let Some(caller) = known.credentials.by_token(&hash) {
             return Ok(Identity { caller: caller.clone(), key: None, expires_in: None });
         }
         let (claimed, now) = (self.claimed(known, token, hash, attempts)?, self.now());
-        let caller = known.credentials.by_subject(&claimed.subject).ok_or(Denied::Invalid)?.clone();
-        let expires_in = left(claimed.ends, now).ok_or(Denied::Invalid)?;
+        let caller = known.credentials.by_subject(&claimed.subject);
+        let caller = caller.ok_or(Unbelieved::Subject)?.clone();
+        let expires_in = left(claimed.ends, now).ok_or(Unbelieved::Expired)?;
         Ok(Identity { caller, key: Some(claimed.key), expires_in: Some(expires_in) })
     }
 
@@ -142,23 +161,24 @@ impl Gate {
         token: &str,
         hash: TokenHash,
         attempts: Option<&Attempts>,
-    ) -> Result<Claimed, Denied> {
-        let (keys, (_, config)) =
-            known.jwt.as_ref().zip(self.0.jwt.as_ref()).ok_or(Denied::Invalid)?;
+    ) -> Result<Claimed, Denial> {
+        let jwt = known.jwt.as_ref().zip(self.0.jwt.as_ref());
+        let (keys, (_, config)) = jwt.ok_or(Unbelieved::Unknown)?;
         if let Some(claimed) = keys.believed.get(&hash) {
             return Ok(claimed);
         }
         // What no token can be is not parsed.
-        token::check(token).map_err(|_| Denied::Invalid)?;
-        let key = keys.of_token(token).ok_or(Denied::Invalid)?;
+        token::check(token).map_err(|_| Unbelieved::Unknown)?;
+        let key = keys.of_token(token)?;
         if attempts.is_some_and(|attempts| !attempts.are_left()) {
-            return Err(Denied::TooOften);
+            return Err(Denial { why: Denied::TooOften, cause: None });
         }
         let now = self.now();
-        let Some(claimed) = key.verify(token, &config.issuer, &config.audience, now) else {
-            attempts.inspect(|attempts| attempts.count());
-            return Err(Denied::Invalid);
-        };
+        let claimed = key.verify(token, &config.issuer, &config.audience, now);
+        if let (Err(Unbelieved::Signature), Some(attempts)) = (&claimed, attempts) {
+            attempts.count();
+        }
+        let claimed = claimed?;
         keys.believed.add(hash, claimed.clone(), now);
         Ok(claimed)
     }

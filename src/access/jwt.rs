@@ -53,6 +53,65 @@ pub(super) struct JwtKey {
     trust: Arc<Trust>,
 }
 
+/// Why a token is not believed. Whoever shows one is not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unbelieved {
+    /// It is no JWT, and no other token that is known.
+    Unknown,
+    /// It calls something critical.
+    Critical,
+    /// There is no such key, or it does not say which.
+    Key,
+    /// The key is not for that algorithm.
+    Algorithm,
+    /// The key has not signed it.
+    Signature,
+    /// It is another issuer's.
+    Issuer,
+    /// It is for somebody else.
+    Audience,
+    /// It was good.
+    Expired,
+    /// It will be good.
+    Early,
+    /// It lacks something, or something is not what it has to be.
+    Claims,
+    /// It is good, and its subject nobody's.
+    Subject,
+}
+
+impl Unbelieved {
+    fn of(kind: &errors::ErrorKind) -> Self {
+        use errors::ErrorKind::{InvalidAudience, InvalidIssuer, InvalidSignature};
+        if matches!(kind, InvalidSignature) {
+            Self::Signature
+        } else if matches!(kind, InvalidIssuer) {
+            Self::Issuer
+        } else if matches!(kind, InvalidAudience) {
+            Self::Audience
+        } else {
+            Self::Claims
+        }
+    }
+
+    /// As the audit tells it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Critical => "critical",
+            Self::Key => "key",
+            Self::Algorithm => "algorithm",
+            Self::Signature => "signature",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::Expired => "expired",
+            Self::Early => "early",
+            Self::Claims => "claims",
+            Self::Subject => "subject",
+        }
+    }
+}
+
 /// Whole seconds since 1970 only: nobody needs less.
 #[derive(Deserialize)]
 struct Claims {
@@ -102,14 +161,17 @@ impl JwtKeys {
 
     /// The key that a token says it was signed with, as far as that can be told without verifying
     /// it.
-    pub(super) fn of_token(&self, token: &str) -> Option<&JwtKey> {
-        let header = decode_header(token).ok()?;
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn of_token(&self, token: &str) -> Result<&JwtKey, Unbelieved> {
+        let header = decode_header(token).map_err(|_| Unbelieved::Unknown)?;
         // Nothing that a token calls critical is known here.
         if header.crit.is_some() {
-            return None;
+            return Err(Unbelieved::Critical);
         }
-        let key = self.key(header.kid.as_deref())?;
-        key.algorithms.contains(&header.alg).then_some(key)
+        let key = self.key(header.kid.as_deref()).ok_or(Unbelieved::Key)?;
+        key.algorithms.contains(&header.alg).then_some(key).ok_or(Unbelieved::Algorithm)
     }
 
     /// The key that a token names; the only one, if it names none.
@@ -139,13 +201,16 @@ impl JwtKeys {
 impl JwtKey {
     /// What a token says, if it is signed by this key, and is of this issuer and for this audience
     /// at this time, in seconds since 1970.
+    ///
+    /// # Errors
+    /// Why it is not to be believed.
     pub(super) fn verify(
         &self,
         token: &str,
         issuer: &str,
         audience: &str,
         now: i64,
-    ) -> Option<Claimed> {
+    ) -> Result<Claimed, Unbelieved> {
         let mut validation = Validation::default();
         validation.algorithms.clone_from(&self.algorithms);
         validation.set_issuer(&[issuer]);
@@ -153,14 +218,17 @@ impl JwtKey {
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         // The library asks the system for the time; here it comes from the clock that was given.
         validation.validate_exp = false;
-        let claims: Claims = decode(token, &self.key, &validation).ok()?.claims;
+        let decoded = decode::<Claims>(token, &self.key, &validation);
+        let claims = decoded.map_err(|error| Unbelieved::of(error.kind()))?.claims;
         let leeway = i64::try_from(LEEWAY.as_secs()).unwrap_or(0);
-        let ends = claims.exp.checked_add(leeway)?;
-        let is_early = claims.nbf.is_some_and(|nbf| nbf > now.saturating_add(leeway));
-        if ends <= now || is_early {
-            return None;
+        let ends = claims.exp.checked_add(leeway).ok_or(Unbelieved::Claims)?;
+        if ends <= now {
+            return Err(Unbelieved::Expired);
         }
-        Some(Claimed { subject: claims.sub.into(), key: Arc::clone(&self.trust), ends })
+        if claims.nbf.is_some_and(|nbf| nbf > now.saturating_add(leeway)) {
+            return Err(Unbelieved::Early);
+        }
+        Ok(Claimed { subject: claims.sub.into(), key: Arc::clone(&self.trust), ends })
     }
 
     /// Whether it is another one, and verifies at least what that one does.

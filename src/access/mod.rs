@@ -39,7 +39,7 @@ pub use audit::{Audit, Origin};
 pub use caller::Caller;
 pub use certificate::CertificateNames;
 pub use file::LoadError;
-pub use gate::{Denied, Gate, Identity};
+pub use gate::{Denial, Denied, Gate, Identity};
 pub use policy::Role;
 pub use quota::{Exceeded, Limits, Place};
 pub use token::{TOKEN_BYTES_MAX, TokenError, hash_of, new_token};

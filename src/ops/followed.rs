@@ -11,6 +11,9 @@ use tokio::{
 /// How often it is looked whether a file has changed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// After how many changes in a row files are read that never rest.
+const CHANGES_MAX: u32 = 5;
+
 /// What tells two states of a file apart. None when it cannot be looked at.
 type Look = Option<(u64, u64, i64, i64, u32)>;
 
@@ -25,8 +28,8 @@ pub struct Followed {
 #[derive(Debug)]
 pub struct Changes {
     followed: Followed,
-    /// Whether they have changed and were not read since.
-    is_changing: bool,
+    /// How often in a row they looked different, and were not read since.
+    unread: u32,
     hangup: Option<Signal>,
 }
 
@@ -42,14 +45,14 @@ impl Followed {
     /// What changes from now on. On a runtime.
     #[must_use]
     pub fn changes(self) -> Changes {
-        Changes { followed: self, is_changing: false, hangup: signal(SignalKind::hangup()).ok() }
+        Changes { followed: self, unread: 0, hangup: signal(SignalKind::hangup()).ok() }
     }
 }
 
 impl Changes {
     /// Waits a moment, or until SIGHUP. Gives whether the files are to be read again: at once when
-    /// SIGHUP says so, else when they have changed and then did not for a moment. What is half
-    /// written may say less than it will, and be right as it is.
+    /// SIGHUP says so, else when they have changed and then did not for a moment, or change all the
+    /// time. What is half written may say less than it will, and be right as it is.
     pub async fn next(&mut self) -> bool {
         let told = tokio::select! {
             () = sleep(LOOK_INTERVAL) => false,
@@ -58,10 +61,14 @@ impl Changes {
         // Where they lie may answer slowly.
         let files = self.followed.files.clone();
         let Ok(now) = spawn_blocking(move || Followed::new(files)).await else { return told };
-        let is_settled = now.seen == self.followed.seen;
+        let has_changed = now.seen != self.followed.seen;
         self.followed = now;
-        self.is_changing |= !is_settled;
-        told || is_settled && std::mem::take(&mut self.is_changing)
+        self.unread = self.unread.saturating_add(u32::from(has_changed));
+        let is_due = self.unread > 0 && (!has_changed || self.unread >= CHANGES_MAX);
+        if told || is_due {
+            self.unread = 0;
+        }
+        told || is_due
     }
 }
 
@@ -126,5 +133,9 @@ mod tests {
         }
         assert!(changes.next().await);
         assert!(!changes.next().await, "once");
+        for length in 1..=CHANGES_MAX {
+            fs::write(file.path(), "y".repeat(length as usize)).unwrap();
+            assert_eq!(changes.next().await, length == CHANGES_MAX, "it may never rest");
+        }
     }
 }

@@ -37,11 +37,11 @@ use crate::{
 
 /// How long a connection to another process may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
-/// How many bytes of one answer of another process wait here until the caller takes them, and of
-/// all answers of a connection: as many as there may be at once, so that one that nobody takes is
-/// in the way of no other.
+/// How many bytes of one answer of another process wait here until the caller takes them. Of all
+/// answers of a connection that is as many times as much as there may be calls on it, so that one
+/// that nobody takes is in the way of no other; of so many at most.
 const ANSWER_BYTES_MAX: u32 = 32 * 1024;
-const ANSWERS_BYTES_MAX: u32 = 256 * ANSWER_BYTES_MAX;
+const ANSWERS_MAX: u32 = 2_048;
 /// How often another process is asked whether it lives while calls wait for it, and how long it
 /// may take to answer: one that is cut off says nothing by itself.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -228,18 +228,20 @@ pub(super) fn elsewhere(
         None => pem::system_roots(),
     };
     let own = config.tls.clone();
+    let answers = config.limits.streams_per_connection.min(ANSWERS_MAX);
+    let answers_bytes_max = answers.saturating_mul(ANSWER_BYTES_MAX);
     let connect = move |address: &str| {
         let endpoint = Endpoint::from_shared(address.to_owned()).ok()?;
         let endpoint = endpoint
             .connect_timeout(CONNECT_WITHIN)
             .tcp_nodelay(true)
             .initial_stream_window_size(ANSWER_BYTES_MAX)
-            .initial_connection_window_size(ANSWERS_BYTES_MAX)
+            .initial_connection_window_size(answers_bytes_max)
             .http2_keep_alive_interval(ALIVE_INTERVAL)
             .keep_alive_timeout(ALIVE_WITHIN);
         if !address.starts_with("https://") {
             // What callers prove themselves with came encrypted, and goes on so.
-            return own.is_none().then(|| endpoint.connect_lazy());
+            return own.is_none().then_some(endpoint);
         }
         let mut tls = ClientTlsConfig::new().trust_anchors(roots.clone()?.roots);
         if let Some(files) = &own {
@@ -247,7 +249,7 @@ pub(super) fn elsewhere(
             let identity = Identity::from_pem(read(&files.certificate)?, read(&files.key)?);
             tls = tls.identity(identity);
         }
-        Some(endpoint.tls_config(tls).ok()?.connect_lazy())
+        endpoint.tls_config(tls).ok()
     };
     let (connect, passed_on) = (Arc::new(connect), Arc::clone(&role.passed_on));
     let message_bytes = config.limits.message_bytes;

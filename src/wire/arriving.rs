@@ -1,10 +1,11 @@
 //! Messages that arrive: how long the parts of one may take to come, and how much is kept of those
 //! that are not whole yet, of all calls together.
 //!
-//! A message is kept until its last byte is there; the message of a call that has only one until
-//! its caller has ended what it says, since nothing becomes of it before. Without a bound the
-//! streams of all connections could each keep one, for as long as they like. And it is kept here:
-//! who decodes it takes memory for all that its first bytes announce, and for all that is in it.
+//! A message is kept until its last byte is there; that of a call that has only one until its
+//! caller has ended what it says, since nothing becomes of it before, and nothing at all if the
+//! caller gives up. Without a bound the streams of all connections could each keep one, for as long
+//! as they like. And it is kept here: who decodes it takes memory for all that its first bytes
+//! announce, and for all that is in it.
 
 use std::{
     pin::Pin,
@@ -29,6 +30,9 @@ use crate::event_store::Failure;
 /// Of how many of the largest messages all but the last byte may be kept: at the usual size of
 /// these, of a hundred batches that have as many commands as there can be.
 const MESSAGES_MAX: usize = 8;
+/// A message of up to so many bytes is kept whatever there is of others, in bytes: as many calls as
+/// there may be have little of them together, and no large ones are in the way of small ones.
+const SMALL_BYTES: usize = 1024;
 /// What gRPC says before each message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
@@ -56,6 +60,11 @@ impl Arrivals {
         Body::new(self.arriving(body, false, message_time))
     }
 
+    /// How many bytes a message has at most, its prefix included.
+    fn whole_max(&self) -> usize {
+        self.message_bytes_max.saturating_add(PREFIX_BYTES)
+    }
+
     fn arriving(&self, body: Body, is_one: bool, message_time: Option<Duration>) -> Arriving {
         Arriving {
             body,
@@ -65,34 +74,15 @@ impl Arrivals {
             partial: Vec::new(),
             last: None,
             has_ended: false,
-            kept: self.nothing(),
+            kept: Kept { of_all: self.clone(), bytes: 0 },
             message_time,
             deadline: Deadline::after(None),
         }
     }
-
-    /// Keeps nothing yet.
-    fn nothing(&self) -> Kept {
-        Kept { of_all: self.clone(), bytes: 0 }
-    }
-
-    /// Keeps so many bytes of one call.
-    ///
-    /// # Errors
-    /// RESOURCE_EXHAUSTED where there is no room for them.
-    pub(super) fn keep(&self, bytes: usize) -> Result<Kept, Status> {
-        let mut kept = self.nothing();
-        if kept.set(bytes) { Ok(kept) } else { Err(status::failed(Failure::Overloaded)) }
-    }
-
-    /// How many bytes a message may have.
-    pub(super) fn message_bytes_max(&self) -> usize {
-        self.message_bytes_max
-    }
 }
 
 /// What is kept of one message, until it is dropped.
-pub(super) struct Kept {
+struct Kept {
     of_all: Arrivals,
     bytes: usize,
 }
@@ -105,8 +95,9 @@ impl Kept {
         self.bytes = bytes;
         if bytes > before {
             let more = bytes.saturating_sub(before);
-            let most = self.of_all.message_bytes_max.saturating_mul(MESSAGES_MAX);
-            kept.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= most
+            let most = self.of_all.whole_max().saturating_mul(MESSAGES_MAX);
+            let all = kept.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+            all <= most || bytes <= SMALL_BYTES
         } else {
             kept.fetch_sub(before.saturating_sub(bytes), Ordering::Relaxed);
             true
@@ -203,28 +194,35 @@ impl Arriving {
         self.keep(&bytes)
     }
 
-    /// Takes in what came of a body that is passed on at its end. One that goes on after its
-    /// message is refused by who finds another one.
+    /// Takes in what came of a body that is passed on at its end. Of what goes on after its message
+    /// who takes it decides, once that is more than a message may have.
     fn take_of_one(&mut self, bytes: Bytes) -> Result<(), Status> {
-        if self.ready.is_none() && self.partial.is_empty() {
-            self.ready = Some(bytes);
-        } else {
-            self.wait()?;
-            self.keep(&bytes)?;
+        // Many clients end with an empty piece.
+        if !bytes.is_empty() {
+            if self.ready.is_none() && self.partial.is_empty() {
+                self.ready = Some(bytes);
+            } else {
+                self.wait()?;
+                self.keep(&bytes)?;
+            }
         }
         if self.body.is_end_stream() {
             self.end(None);
-        } else if self.partial.len()
-            > self.kept.of_all.message_bytes_max.saturating_add(PREFIX_BYTES)
-        {
+        } else if self.partial.len() > self.kept.of_all.whole_max() {
             self.is_one = false;
             self.pass_on(Bytes::new());
         }
         Ok(())
     }
 
-    /// Keeps bytes that have to wait.
+    /// Keeps bytes that have to wait. Room is made for twice as many as there are, and no more than
+    /// a message has.
     fn keep(&mut self, bytes: &[u8]) -> Result<(), Status> {
+        let needed = self.partial.len().saturating_add(bytes.len());
+        if needed > self.partial.capacity() {
+            let twice = self.partial.capacity().saturating_mul(2).min(self.kept.of_all.whole_max());
+            self.partial.reserve_exact(twice.max(needed).saturating_sub(self.partial.len()));
+        }
         self.partial.extend_from_slice(bytes);
         if self.kept.set(self.partial.capacity()) {
             return Ok(());
@@ -258,7 +256,9 @@ impl Arriving {
 
     /// Takes in what comes last.
     fn end(&mut self, last: Option<Result<Frame<Bytes>, Status>>) {
-        if !self.partial.is_empty() {
+        if self.is_one && matches!(last, Some(Err(_))) {
+            (self.ready, self.partial) = (None, Vec::new());
+        } else if !self.partial.is_empty() {
             self.pass_on(Bytes::new());
         }
         self.last = last;

@@ -5,18 +5,21 @@ use std::{
     convert::Infallible,
     error::Error,
     future::{pending, poll_fn},
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
 };
 
-use tokio::sync::watch;
+use hyper::body::Frame;
+use tokio::sync::{oneshot, watch};
 use tonic::{
     Status, TimeoutExpired,
     body::Body,
     codegen::{
-        BoxFuture, Service as _,
+        Body as HttpBody, BoxFuture, Bytes, Service as _,
         http::{self, HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION},
     },
-    transport::{self, Channel},
+    transport::{self, Channel, Endpoint},
 };
 use tracing::warn;
 
@@ -34,8 +37,12 @@ const CONNECTIONS: usize = 8;
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 
-/// Makes a connection to an address, when it is used first.
-pub type Connect = Arc<dyn Fn(&str) -> Option<Channel> + Send + Sync>;
+/// Over how many further ones streams of commands go, one each: less than the connections that a
+/// server takes from one address.
+const STREAMS_ALONE_MAX: usize = 64;
+
+/// Knows how to connect to an address.
+pub type Connect = Arc<dyn Fn(&str) -> Option<Endpoint> + Send + Sync>;
 
 /// Whose the ledger is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,7 +70,11 @@ pub struct Elsewhere {
 
 struct Connections {
     address: String,
+    endpoint: Endpoint,
     lines: Vec<Line>,
+    next: usize,
+    /// A copy is with each stream that has a connection of its own.
+    alone: Arc<()>,
 }
 
 /// A connection to the owner. Each call that goes over it has a copy.
@@ -71,6 +82,29 @@ struct Connections {
 struct Line {
     channel: Channel,
     calls: Arc<()>,
+}
+
+impl Connections {
+    fn new(address: &str, endpoint: Endpoint) -> Self {
+        // Each is made when it is used first.
+        let line = || Line { channel: endpoint.connect_lazy(), calls: Arc::default() };
+        let lines = std::iter::repeat_with(line).take(CONNECTIONS).collect();
+        Self { address: address.to_owned(), endpoint, lines, next: 0, alone: Arc::default() }
+    }
+
+    /// The one for one more call: of those with the fewest, each in turn. A stream of commands has
+    /// one of its own: what waits in it until its answers are taken would fill the window that all
+    /// calls of a connection have together.
+    fn line(&mut self, method: Method) -> Option<Line> {
+        if method == Method::CommandStream && Arc::strong_count(&self.alone) <= STREAMS_ALONE_MAX {
+            let calls = Arc::clone(&self.alone);
+            return Some(Line { channel: self.endpoint.connect_lazy(), calls });
+        }
+        self.next = self.next.wrapping_add(1).checked_rem(self.lines.len())?;
+        let (before, after) = self.lines.split_at_checked(self.next)?;
+        let in_turn = after.iter().chain(before);
+        in_turn.min_by_key(|line| Arc::strong_count(&line.calls)).cloned()
+    }
 }
 
 impl Elsewhere {
@@ -129,7 +163,8 @@ impl Elsewhere {
             self.passed_on.owner_unreachable.increment();
             return Err(Box::new((request, status::owner_unreachable(&address))));
         };
-        let (request, stopping) = (outgoing(request), self.stopping.clone());
+        let (given_up, waits) = oneshot::channel();
+        let (request, stopping) = (outgoing(request, waits), self.stopping.clone());
         let (owner, passed_on) = (self.owner.clone(), Arc::clone(&self.passed_on));
         let warnings = Arc::clone(&self.warnings);
         Ok(Box::pin(async move {
@@ -148,7 +183,7 @@ impl Elsewhere {
                     let broken = Some(status::owner_unreachable(&address));
                     let ended = ended(visit, stopping, owner, address);
                     let ended = async move {
-                        let _line = line;
+                        let _until_then = (line, given_up);
                         ended.await
                     };
                     guarded::ending(answer, ended, broken)
@@ -167,21 +202,13 @@ impl Elsewhere {
         }))
     }
 
-    /// A connection to an address for one more call: the one that has the fewest. A stream of
-    /// commands has one of its own: what waits in it until its answers are taken would fill the
-    /// window that all calls of a connection have together.
+    /// A connection to an address, for one more call.
     fn line(&self, address: &str, method: Method) -> Option<Line> {
-        let new = || Some(Line { channel: (self.connect)(address)?, calls: Arc::default() });
-        if method == Method::CommandStream {
-            return new();
-        }
         let mut kept = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.as_ref().is_none_or(|kept| kept.address != address) {
-            let lines = std::iter::repeat_with(new).take(CONNECTIONS).collect::<Option<_>>()?;
-            *kept = Some(Connections { address: address.to_owned(), lines });
+            *kept = Some(Connections::new(address, (self.connect)(address)?));
         }
-        let fewest = kept.iter().flat_map(|kept| &kept.lines);
-        fewest.min_by_key(|line| Arc::strong_count(&line.calls)).cloned()
+        kept.as_mut()?.line(method)
     }
 }
 
@@ -245,10 +272,36 @@ async fn ended(
     }
 }
 
+/// What a caller says, as long as somebody waits for the answer. The call is reset then at both
+/// ends: nothing that is said later is carried out, and heard by nobody.
+struct Outgoing {
+    body: Body,
+    waits: oneshot::Receiver<Infallible>,
+}
+
+impl HttpBody for Outgoing {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if Pin::new(&mut self.waits).poll(context).is_ready() {
+            return Poll::Ready(Some(Err(Status::cancelled("nobody waits for the answer"))));
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
 /// The same call, as it goes out: what only this process knows of it stays.
-fn outgoing(request: Request) -> Request {
+fn outgoing(request: Request, waits: oneshot::Receiver<Infallible>) -> Request {
     let (parts, body) = request.into_parts();
-    let mut sent = http::Request::new(body);
+    let mut sent = http::Request::new(Body::new(Outgoing { body, waits }));
     *sent.method_mut() = parts.method;
     *sent.uri_mut() = parts.uri;
     *sent.version_mut() = parts.version;
@@ -258,4 +311,37 @@ fn outgoing(request: Request) -> Request {
     headers.insert(FORWARDED, peer.unwrap_or(HeaderValue::from_static("-")));
     *sent.headers_mut() = headers;
     sent
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// A caller that may go on.
+    struct Silent;
+
+    impl HttpBody for Silent {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn nothing_more_is_said_once_nobody_waits_for_the_answer() {
+        let (given_up, waits) = oneshot::channel();
+        let mut outgoing = Outgoing { body: Body::new(Silent), waits };
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut outgoing).poll_frame(&mut context).is_pending());
+        drop(given_up);
+        let polled = Pin::new(&mut outgoing).poll_frame(&mut context);
+        assert!(matches!(polled, Poll::Ready(Some(Err(_)))), "both ends are reset by that");
+    }
 }

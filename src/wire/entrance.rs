@@ -15,7 +15,7 @@ use tonic::{
 
 use super::{Peer, elsewhere::FORWARDED, status};
 use crate::{
-    access::{Caller, Denied, Gate, Identity, Origin, Place, Trust, policy},
+    access::{Caller, Denial, Denied, Gate, Identity, Origin, Place, Trust, policy},
     domain::Principal,
 };
 
@@ -82,20 +82,20 @@ impl Entrance {
             let names = peer.and_then(Peer::certificate_names);
             gate.identify(authorization, names, peer.map(Peer::attempts))
         });
-        let Identity { caller, key, expires_in } = identified.map_err(|denied| {
-            let (reason, status) = match denied {
+        let Identity { caller, key, expires_in } = identified.map_err(|denial| {
+            let (reason, status) = match denial.why {
                 Denied::Missing => (status::CREDENTIALS_MISSING, status::credentials_missing()),
                 Denied::Invalid => (status::CREDENTIALS_INVALID, status::credentials_invalid()),
                 Denied::TooOften => (status::CREDENTIALS_INVALID, status::too_many_attempts()),
             };
-            gate.audit().denied(None, name, origin, reason);
+            gate.audit().denied(None, name, origin, reason, denial.cause);
             status
         })?;
         let mut place = None;
         if let Some(method) = method {
             if !method.is_for(caller.role()) {
                 let principal = Some(caller.principal());
-                gate.audit().denied(principal, name, origin, status::ROLE_INSUFFICIENT);
+                gate.audit().denied(principal, name, origin, status::ROLE_INSUFFICIENT, None);
                 return Err(status::role_insufficient());
             }
             place = caller.begin(method.kind).map_err(status::quota_exceeded)?;
@@ -117,11 +117,11 @@ impl Entrance {
 }
 
 /// The one `authorization` of a request, if there is one. Of several nobody knows which one counts.
-fn single(headers: &HeaderMap) -> Result<Option<&[u8]>, Denied> {
+fn single(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next();
     if values.next().is_some() {
-        Err(Denied::Invalid)
+        Err(Denial { why: Denied::Invalid, cause: Some("several") })
     } else {
         Ok(value.map(HeaderValue::as_bytes))
     }
@@ -145,7 +145,7 @@ impl Visit {
     pub(super) fn account_not_allowed(&self) -> Status {
         let Visitor { caller, gate, method, origin, .. } = &*self.0;
         let principal = Some(caller.principal());
-        gate.audit().denied(principal, method, *origin, status::ACCOUNT_NOT_ALLOWED);
+        gate.audit().denied(principal, method, *origin, status::ACCOUNT_NOT_ALLOWED, None);
         status::account_not_allowed()
     }
 

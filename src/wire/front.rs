@@ -206,8 +206,17 @@ impl Services {
         self.desk.get().map_or(true, |desk| desk.takes(self.limits.batch_commands))
     }
 
-    /// Sends a call to its service.
+    /// Sends a call to its service, or as it comes to the owner of the ledger.
     fn send(&self, method: Method, request: Request) -> BoxFuture<Response, Infallible> {
+        let is_ours = !matches!(method, Method::Check | Method::Other);
+        if let Some(elsewhere) = self.elsewhere.as_ref().filter(|_| is_ours)
+            && !self.desk.is_there()
+        {
+            return elsewhere.take(method, request).unwrap_or_else(|back| {
+                let (request, refused) = *back;
+                Box::pin(turned_away(request.into_body(), refused.into_http()))
+            });
+        }
         let call_time = self.limits.call_time;
         let mut request = request.map(|body| match method {
             Method::CommandStream | Method::Other => self.arrivals.watch(body, Some(call_time)),
@@ -222,15 +231,6 @@ impl Services {
             let held = Held::default();
             request = request.map(|body| held.watch(body, call_time));
             request.extensions_mut().insert(held);
-        }
-        let is_ours = !matches!(method, Method::Check | Method::Other);
-        if let Some(elsewhere) = self.elsewhere.as_ref().filter(|_| is_ours)
-            && !self.desk.is_there()
-        {
-            return elsewhere.take(method, request).unwrap_or_else(|back| {
-                let (request, refused) = *back;
-                Box::pin(turned_away(request.into_body(), refused.into_http()))
-            });
         }
         match method {
             Method::Batch | Method::Command | Method::CommandStream => {

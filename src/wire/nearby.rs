@@ -17,13 +17,12 @@ use tonic::{
     codegen::{Body as HttpBody, BoxFuture, Bytes, Service as _, http},
 };
 
-use super::{
-    Elsewhere, Late, Queries, Reads,
-    arriving::{Arrivals, Kept},
-    lane::Method,
-    status,
-};
+use super::{Elsewhere, Late, Queries, Reads, lane::Method, status};
 use crate::proto::query_service_server::QueryServiceServer;
+
+/// How much of a question is kept while the answer is looked for, in bytes: the owner may have to
+/// be asked it again. A larger one, such as for a tail of hundreds of accounts, goes to the owner.
+const HEARD_BYTES_MAX: usize = 8 * 1024;
 
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
@@ -34,15 +33,12 @@ pub(super) struct Nearby {
     queries: QueryServiceServer<Queries>,
     /// Once the log was read to its end for the first time.
     reads: Late<Arc<Reads>>,
-    /// What is kept of questions while they may have to be asked again.
-    arrivals: Arrivals,
 }
 
 impl Nearby {
     pub(super) fn new(queries: Queries, message_bytes_max: usize) -> Self {
         let reads = queries.reads.clone();
-        let arrivals = Arrivals::new(message_bytes_max);
-        Self { queries: queries.served(message_bytes_max), reads, arrivals }
+        Self { queries: queries.served(message_bytes_max), reads }
     }
 
     /// Whether it may have an answer to such a call.
@@ -57,44 +53,56 @@ impl Nearby {
         request: Request,
         elsewhere: Elsewhere,
     ) -> BoxFuture<Response, Infallible> {
-        let (mut queries, arrivals) = (self.queries.clone(), self.arrivals.clone());
+        let mut queries = self.queries.clone();
         Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let (heard, _kept) = match hear(body, &arrivals).await {
+            let (parts, mut body) = request.into_parts();
+            let heard = match hear(&mut body).await {
                 Ok(heard) => heard,
                 Err(status) => return Ok(status.into_http()),
             };
-            let again =
-                || Request::from_parts(parts.clone(), Body::new(Heard(Some(heard.clone()))));
+            if heard.len() > HEARD_BYTES_MAX {
+                let whole = Body::new(Heard { heard: Some(heard), rest: Some(body) });
+                return ask(&elsewhere, Request::from_parts(parts, whole)).await;
+            }
+            let again = || {
+                let whole = Body::new(Heard { heard: Some(heard.clone()), rest: None });
+                Request::from_parts(parts.clone(), whole)
+            };
             let answer = queries.call(again()).await?;
             if !answer.extensions().get().is_some_and(status::is_for_the_owner) {
                 elsewhere.passed_on.answered_nearby.increment();
                 return Ok(answer);
             }
-            match elsewhere.forward(again()) {
-                Ok(answering) => answering.await,
-                Err(back) => Ok(back.1.into_http()),
-            }
+            ask(&elsewhere, again()).await
         })
     }
 }
 
-/// All that a caller says; of what is too much, as much as shows that it is. It is counted until
-/// the other half is dropped.
-async fn hear(mut body: Body, arrivals: &Arrivals) -> Result<(Bytes, Kept), Status> {
+/// Asks the owner.
+async fn ask(elsewhere: &Elsewhere, request: Request) -> Result<Response, Infallible> {
+    match elsewhere.forward(request) {
+        Ok(answering) => answering.await,
+        Err(back) => Ok(back.1.into_http()),
+    }
+}
+
+/// All that a caller says; of what is too much, as much as shows that it is.
+async fn hear(body: &mut Body) -> Result<Bytes, Status> {
     let mut heard = Vec::new();
-    while heard.len() <= arrivals.message_bytes_max() {
-        match poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+    while heard.len() <= HEARD_BYTES_MAX {
+        match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
             Some(frame) => heard.extend_from_slice(frame?.data_ref().map_or(&[], |data| data)),
             None => break,
         }
     }
-    let kept = arrivals.keep(heard.capacity())?;
-    Ok((heard.into(), kept))
+    Ok(heard.into())
 }
 
-/// What was heard, to be said again.
-struct Heard(Option<Bytes>);
+/// What was heard, to be said again, and what was not heard yet.
+struct Heard {
+    heard: Option<Bytes>,
+    rest: Option<Body>,
+}
 
 impl HttpBody for Heard {
     type Data = Bytes;
@@ -102,8 +110,12 @@ impl HttpBody for Heard {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+        match (self.heard.take(), &mut self.rest) {
+            (Some(heard), _) => Poll::Ready(Some(Ok(Frame::data(heard)))),
+            (None, Some(rest)) => Pin::new(rest).poll_frame(context),
+            (None, None) => Poll::Ready(None),
+        }
     }
 }

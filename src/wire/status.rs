@@ -36,6 +36,8 @@ const RETRY_OUTAGE: Duration = Duration::from_secs(1);
 pub(super) const CREDENTIALS_MISSING: &str = "CREDENTIALS_MISSING";
 /// What was shown is nobody's.
 pub(super) const CREDENTIALS_INVALID: &str = "CREDENTIALS_INVALID";
+/// There is too much of something now.
+pub(super) const OVERLOADED: &str = "OVERLOADED";
 /// The role is not enough.
 pub(super) const ROLE_INSUFFICIENT: &str = "ROLE_INSUFFICIENT";
 /// An account is somebody else's.
@@ -98,11 +100,10 @@ pub(super) fn credentials_invalid() -> Status {
     Report::new(Code::Unauthenticated, CREDENTIALS_INVALID, message).finish()
 }
 
-/// RESOURCE_EXHAUSTED: too many tokens that had to be verified and were not right came over the
-/// connection.
+/// RESOURCE_EXHAUSTED: too many tokens with a wrong signature came over the connection.
 pub(super) fn too_many_attempts() -> Status {
-    let message = "too many wrong tokens came over this connection";
-    Report::new(Code::ResourceExhausted, "OVERLOADED", message).retry(RETRY_OVERLOAD).finish()
+    let message = "too many tokens with a wrong signature came over this connection";
+    Report::new(Code::ResourceExhausted, OVERLOADED, message).retry(RETRY_OVERLOAD).finish()
 }
 
 /// PERMISSION_DENIED: the method is not for the caller's role.
@@ -380,7 +381,7 @@ pub(super) fn transfer_failed(saga: &SagaView, error: TransferError, replayed: b
 pub(super) fn failed(failure: Failure) -> Status {
     match failure {
         Failure::Overloaded => {
-            Report::new(Code::ResourceExhausted, "OVERLOADED", failure).retry(RETRY_OVERLOAD)
+            Report::new(Code::ResourceExhausted, OVERLOADED, failure).retry(RETRY_OVERLOAD)
         }
         Failure::NoRoom => Report::new(Code::Unavailable, "LOG_FULL", failure).retry(RETRY_OUTAGE),
         Failure::Unreachable => {

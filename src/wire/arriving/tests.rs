@@ -1,6 +1,6 @@
 //! Tests of messages that arrive: in which pieces, of how many calls, and for how long.
 
-use std::future::poll_fn;
+use std::{collections::VecDeque, future::poll_fn};
 
 use tokio::sync::mpsc;
 use tonic::Code;
@@ -9,6 +9,25 @@ use super::*;
 
 /// A body that says what it is given.
 struct Given(mpsc::UnboundedReceiver<Vec<u8>>);
+
+/// A body that says these pieces, and knows with the last one that it has ended.
+struct Pieces(VecDeque<Result<Vec<u8>, Status>>);
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece?.into()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 impl HttpBody for Given {
     type Data = Bytes;
@@ -88,25 +107,25 @@ async fn a_message_is_passed_on_when_it_is_whole() {
 
 #[tokio::test]
 async fn only_so_much_is_kept_of_messages_that_are_not_whole() {
-    let arrivals = Arrivals::new(100);
+    let arrivals = Arrivals::new(10_000);
     let mut others = Vec::new();
     for _ in 0..8 {
         let (sender, mut body) = watched(&arrivals, None);
-        sender.send(message(100)[..100].to_vec()).unwrap();
+        sender.send(message(10_000)[..10_000].to_vec()).unwrap();
         assert!(is_waiting(&mut body).await);
         others.push((sender, body));
     }
     let (sender, mut body) = watched(&arrivals, None);
     sender.send(message(90)).unwrap();
     assert_eq!(next(&mut body).await, Ok(95), "what comes as a whole is not kept");
-    sender.send(message(50)[..40].to_vec()).unwrap();
+    sender.send(message(5_000)[..4_000].to_vec()).unwrap();
     assert_eq!(next(&mut body).await, Err(Code::ResourceExhausted));
     // One that is whole makes room, and so does one that is given up.
     let (first, mut of_first) = others.pop().unwrap();
-    first.send(message(100)[100..].to_vec()).unwrap();
-    assert_eq!(next(&mut of_first).await, Ok(105));
+    first.send(message(10_000)[10_000..].to_vec()).unwrap();
+    assert_eq!(next(&mut of_first).await, Ok(10_005));
     let (sender, mut body) = watched(&arrivals, None);
-    sender.send(message(50)[..40].to_vec()).unwrap();
+    sender.send(message(5_000)[..4_000].to_vec()).unwrap();
     assert!(is_waiting(&mut body).await);
     drop((others, body));
     assert_eq!(arrivals.kept.load(Ordering::Relaxed), 0);
@@ -150,32 +169,72 @@ async fn the_message_of_a_call_that_has_one_is_passed_on_at_the_end() {
 }
 
 #[tokio::test]
+async fn a_message_that_ends_with_an_empty_piece_is_passed_on_as_it_came() {
+    let arrivals = Arrivals::new(10_000);
+    let pieces = [Ok(message(10)), Ok(Vec::new())];
+    let mut body = arrivals.watch_one(Body::new(Pieces(pieces.into())));
+    assert_eq!(next(&mut body).await, Ok(15));
+    assert_eq!(arrivals.kept.load(Ordering::Relaxed), 0, "nothing had to wait");
+    assert!(poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await.is_none());
+}
+
+#[tokio::test]
+async fn nothing_is_passed_on_of_a_call_that_is_given_up() {
+    let pieces = [Ok(message(10)), Err(Status::cancelled("by its caller"))];
+    let mut body = Arrivals::new(10_000).watch_one(Body::new(Pieces(pieces.into())));
+    assert_eq!(next(&mut body).await, Err(Code::Cancelled));
+    assert!(poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await.is_none());
+}
+
+#[tokio::test]
+async fn small_messages_are_taken_beside_large_ones() {
+    let arrivals = Arrivals::new(10_000);
+    let mut others = Vec::new();
+    for _ in 0..8 {
+        let (sender, mut body) = of_one(&arrivals);
+        for piece in message(10_000).chunks(700) {
+            sender.send(piece.to_vec()).unwrap();
+        }
+        assert!(is_waiting(&mut body).await, "it takes no more room than it has bytes");
+        others.push((sender, body));
+    }
+    let (sender, mut body) = of_one(&arrivals);
+    sender.send(message(2_000)).unwrap();
+    assert_eq!(next(&mut body).await, Err(Code::ResourceExhausted));
+    let (sender, mut body) = of_one(&arrivals);
+    sender.send(message(500)).unwrap();
+    assert!(is_waiting(&mut body).await);
+    drop(sender);
+    assert_eq!(next(&mut body).await, Ok(505));
+}
+
+#[tokio::test]
 async fn whole_messages_of_calls_that_have_not_ended_are_counted() {
-    let arrivals = Arrivals::new(100);
+    let arrivals = Arrivals::new(10_000);
     let mut others = Vec::new();
     for _ in 0..7 {
         let (sender, mut body) = of_one(&arrivals);
-        sender.send(message(100)).unwrap();
+        sender.send(message(10_000)).unwrap();
         assert!(is_waiting(&mut body).await);
         others.push((sender, body));
     }
     let (sender, mut body) = of_one(&arrivals);
-    sender.send(message(100)).unwrap();
+    sender.send(message(10_000)).unwrap();
     assert_eq!(next(&mut body).await, Err(Code::ResourceExhausted));
     drop(others.pop());
     let (sender, mut body) = of_one(&arrivals);
-    sender.send(message(100)).unwrap();
+    sender.send(message(10_000)).unwrap();
     assert!(is_waiting(&mut body).await);
     drop(sender);
-    assert_eq!(next(&mut body).await, Ok(105));
+    assert_eq!(next(&mut body).await, Ok(10_005));
 }
 
 #[test]
 fn a_message_begins_once() {
     let mut place = Place::default();
-    assert!(place.pass(&message(100)[..50]));
-    assert!(!place.pass(&message(100)[50..51]), "more of it");
-    let rest_and_next = [&message(100)[51..], &message(20)[..10]].concat();
+    assert!(place.pass(&message(10_000)[..50]));
+    assert!(!place.pass(&message(10_000)[50..51]), "more of it");
+    let rest_and_next = [&message(10_000)[51..], &message(20)[..10]].concat();
     assert!(place.pass(&rest_and_next), "the next one");
     assert!(!place.pass(&message(20)[10..]), "there is none");
     assert!(!place.pass(&message(20)), "it came as a whole");
@@ -191,13 +250,13 @@ async fn a_message_that_has_begun_takes_only_so_long() {
     for _ in 0..2 {
         let nothing = tokio::time::timeout(time * 3, next(&mut body)).await;
         assert!(nothing.is_err(), "between messages there is time");
-        sender.send(message(100)).unwrap();
-        assert_eq!(next(&mut body).await, Ok(105));
+        sender.send(message(10_000)).unwrap();
+        assert_eq!(next(&mut body).await, Ok(10_005));
     }
-    sender.send(message(100)[..50].to_vec()).unwrap();
+    sender.send(message(10_000)[..50].to_vec()).unwrap();
     assert_eq!(next(&mut body).await, Err(Code::DeadlineExceeded));
     // Of a call that has a deadline of its own there is no other.
     let (sender, mut body) = watched(&arrivals, None);
-    sender.send(message(100)[..50].to_vec()).unwrap();
+    sender.send(message(10_000)[..50].to_vec()).unwrap();
     assert!(tokio::time::timeout(time * 3, next(&mut body)).await.is_err());
 }
