@@ -1,6 +1,12 @@
 //! The binary: parses, configures, runs, and says by its exit code how it went.
 
-use std::{io, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    io::{self, IsTerminal as _},
+    net::SocketAddr,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::{CommandFactory as _, Parser};
 use clap_complete::Shell;
@@ -14,7 +20,7 @@ use daybook::{
     ops::{
         Clock as _, SystemClock,
         config::{self, Config, ConfigError, DatabaseConfig, DatabaseUrl, ServeArgs},
-        telemetry,
+        telemetry::{self, LogFormat},
         traces::{CollectorError, TracesError},
     },
     postgres::{self, READ_ONLY, SetUp, StartError},
@@ -25,6 +31,7 @@ use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
 };
+use tracing::{error, warn};
 use uuid::Uuid;
 
 /// Many small messages are allocated on one thread and freed on another: this allocator is made
@@ -88,6 +95,9 @@ enum Command {
     /// the source. Prints the position, the hash, and what the ledger adds up to.
     Migrate(MigrateWhere),
     /// Puts load on a server, and measures it
+    ///
+    /// It opens accounts in the ledger and moves money between them, which stay there for ever as
+    /// all that is recorded: never use it on a ledger that matters.
     Bench(BenchArgs),
     /// Makes a bearer token, and the lines of the credentials file that know it
     Token(TokenArgs),
@@ -286,11 +296,23 @@ fn init(args: InitArgs) -> Result<(), Failure> {
 }
 
 fn serve(args: ServeArgs) -> Result<(), Failure> {
+    let has_url = args.database_url.is_some();
     let config = resolve(args)?;
     telemetry::init(config.log_format, &config.log_level);
+    for name in config::unknown_variables(&Cli::command()) {
+        warn!(name, "no setting has the name of this variable: it counts for nothing");
+    }
+    if has_url && config.database.is_none() {
+        warn!("database_url counts for nothing: it needs the engine postgres");
+    }
     let runtime = runtime()?;
     runtime.spawn(give_memory_back());
     let served = runtime.block_on(serve_until_told(&config));
+    // Who reads lines of JSON finds it there as well.
+    let is_read = !io::stderr().is_terminal() && config.log_format != LogFormat::Text;
+    if let (Err(failure), true) = (&served, is_read) {
+        error!(exit_code = failure.exit_code, "{}", failure.message);
+    }
     // Whoever stops a start does not wait until the whole log was read.
     runtime.shutdown_background();
     served
@@ -427,6 +449,7 @@ impl Failure {
             ServeError::Traces(traces) => (error.to_string(), traces_exit_code(traces)),
             ServeError::Access(access) => (error.to_string(), access_exit_code(access)),
             ServeError::Directory(_) | ServeError::Io(_) => (error.to_string(), EXIT_IO),
+            ServeError::Moved => (format!("{directory}: {error}"), EXIT_IO),
             ServeError::Database(database) => (error.to_string(), database_exit_code(database)),
             ServeError::Fenced => (error.to_string(), EXIT_IN_USE),
             ServeError::Reflection(_) | ServeError::Panicked(_) | ServeError::Latched => {

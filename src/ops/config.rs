@@ -31,7 +31,7 @@ mod value;
 
 pub use access::JwtConfig;
 pub use args::ServeArgs;
-pub use command_line::read_command_line;
+pub use command_line::{read_command_line, unknown_variables};
 pub use database::{DatabaseConfig, DatabaseUrl, Engine, Security};
 pub use limits::Limits;
 use limits::fitted;

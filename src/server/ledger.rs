@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::sync::watch;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::{
@@ -229,9 +229,14 @@ impl Running {
         &self.sources
     }
 
-    /// The position that it was recovered to.
-    pub(super) fn position(&self) -> u64 {
-        self.position
+    /// Says what is served, and where it is.
+    pub(super) fn tell_serving(&self, config: &Config) {
+        let log_id = Uuid::from_bytes(self.sources.history.log().log_id());
+        let is_in_files = !config.ephemeral && config.database.is_none();
+        // Whoever has given another path than was meant sees it here.
+        let path = std::path::absolute(&config.data_dir).ok().filter(|_| is_in_files);
+        let data_dir = path.as_ref().map(|path| tracing::field::display(path.display()));
+        info!(position = self.position, %log_id, data_dir, "serving");
     }
 
     /// Makes all that was begun durable, closes the log, and ends the threads. Blocks.

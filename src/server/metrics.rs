@@ -50,7 +50,7 @@ pub(super) struct Sources {
     store: EventStore,
     reads: Arc<Reads>,
     pub(super) views: Arc<Views>,
-    history: History,
+    pub(super) history: History,
     pub(super) checkpoints: Arc<CheckpointFigures>,
     pub(super) scrub: Arc<ScrubFigures>,
 }

@@ -37,6 +37,7 @@ mod ledger;
 mod metrics;
 mod observed;
 mod operations;
+mod place;
 pub(crate) mod recovery;
 mod remembered;
 mod resume;
@@ -102,6 +103,11 @@ pub enum ServeError {
     /// Another process has taken the log over.
     #[error("the log belongs to another process now")]
     Fenced,
+    /// The data directory is not where it was.
+    #[error(
+        "the data directory was moved or removed: what was acknowledged since is where it is now"
+    )]
+    Moved,
     /// The log in the database could not be opened.
     #[error("{0}")]
     Database(#[from] shared::DatabaseError),
@@ -198,13 +204,13 @@ async fn serve_calls<H: Health>(
     metrics.recovered(running.sources());
     let status = running.store().status();
     let announcer = tokio::spawn(health::follow(health.clone(), status.clone(), running.views()));
-    info!(position = running.position(), "serving");
+    running.tell_serving(config);
     notify::ready();
 
-    let transport_ended = tokio::select! {
-        () = &mut shutdown => false,
-        () = useless(status.clone(), config.database.is_some()) => false,
-        _ = &mut transport => true,
+    let (transport_ended, was_moved) = tokio::select! {
+        () = &mut shutdown => (false, false),
+        was_moved = useless(status.clone(), config) => (false, was_moved),
+        _ = &mut transport => (true, false),
     };
     announcer.abort();
     if transport_ended {
@@ -219,7 +225,7 @@ async fn serve_calls<H: Health>(
     // Only now: closing the log may have failed as well.
     let last = *status.borrow();
     info!("stopped");
-    ended(last, transport_ended)
+    if was_moved { Err(ServeError::Moved) } else { ended(last, transport_ended) }
 }
 
 /// Lets nobody begin any more, and everybody end.
@@ -256,15 +262,29 @@ fn ended(last: StoreStatus, transport_ended: bool) -> Result<(), ServeError> {
     }
 }
 
-/// Ends when another process has taken the log over, or has to: this one appends nothing any more,
-/// and nobody else may while it is there.
-async fn useless(mut status: watch::Receiver<StoreStatus>, is_shared: bool) {
+/// Ends when this process is of no use any more. Gives whether the data directory was moved; else
+/// another process has taken the log over, or has to: this one appends nothing any more, and nobody
+/// else may while it is there.
+async fn useless(mut status: watch::Receiver<StoreStatus>, config: &Config) -> bool {
+    let is_shared = config.database.is_some();
     let is_useless = |status: &StoreStatus| {
         *status == StoreStatus::Fenced || (is_shared && *status == StoreStatus::Latched)
     };
-    // Of a log that is damaged, or of one's own, nobody tells any more.
-    if status.wait_for(is_useless).await.is_err() {
-        pending::<()>().await;
+    let moved = async {
+        if config.ephemeral || is_shared {
+            pending::<()>().await;
+        }
+        place::left(config.data_dir.clone()).await;
+    };
+    let taken_over = async {
+        // Of a log that is damaged, or of one's own, nobody tells any more.
+        if status.wait_for(is_useless).await.is_err() {
+            pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = taken_over => false,
+        () = moved => true,
     }
 }
 

@@ -80,12 +80,13 @@ impl Queries {
     /// something was recorded then.
     fn expect_past(&self, time_micros: i64) -> Result<(), Status> {
         let reads = self.reads.get()?;
-        let is_past = time_micros < self.clock.now_micros();
+        let now_micros = self.clock.now_micros();
+        let is_past = time_micros < now_micros;
         if is_past || time_micros <= reads.views.books().time_micros() {
             return Ok(());
         }
         let head = *reads.durable.borrow();
-        Err(reads.missing(status::beyond_head("as_of_time", head)))
+        Err(reads.missing(status::not_yet("as_of_time", now_micros, head)))
     }
 
     /// An account as it was, and the position of its newest event then.

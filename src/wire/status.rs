@@ -178,6 +178,15 @@ pub(super) fn beyond_head(field: &str, head: u64) -> Status {
     Report::new(Code::OutOfRange, "BEYOND_HEAD", message).with("head_position", head).finish()
 }
 
+/// OUT_OF_RANGE: a time that has not come yet, by the server's clock.
+pub(super) fn not_yet(field: &str, now_micros: i64, head: u64) -> Status {
+    let message = format!("{field} has not come yet: wait until the server's clock has reached it");
+    Report::new(Code::OutOfRange, "BEYOND_HEAD", message)
+        .with("head_position", head)
+        .with("server_time_micros", now_micros)
+        .finish()
+}
+
 /// OUT_OF_RANGE: the account has not so many events.
 fn beyond_version(account_id: AccountId, version: u64) -> Status {
     let message = format!("as_of_version lies beyond version {version} of account {account_id}");

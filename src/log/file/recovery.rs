@@ -61,6 +61,7 @@ impl Directory {
         let mut catalog = Catalog::read(&*disk)?;
         if catalog.entries.is_empty() {
             create_log(&*disk, options).map_err(|error| io_error("making a log", error))?;
+            tracing::info!("a new ledger was made: there was none in the directory");
             catalog = Catalog::read(&*disk)?;
         }
         if let Some(unfinished) = unfinished(&*disk, &catalog)? {

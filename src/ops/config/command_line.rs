@@ -31,6 +31,35 @@ pub fn read_command_line<P: Parser>() -> Result<P, clap::Error> {
     }
 }
 
+/// What the names of our variables begin with.
+const PREFIX: &str = "DAYBOOK_";
+/// And those that are there for our tests.
+const TESTS: &str = "DAYBOOK_TEST_";
+/// What is in the names of variables by which Kubernetes tells of a service, which may be called as
+/// ours are.
+const OF_SERVICES: [&str; 3] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"];
+
+/// The variables that look like ours and are read by no flag of a command, nor of those below it:
+/// whoever set one has mistaken its name.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "only names are looked at, of what is no setting")]
+pub fn unknown_variables(command: &Command) -> Vec<String> {
+    let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    set.filter(|name| is_unknown(command, name)).collect()
+}
+
+fn is_unknown(command: &Command, name: &str) -> bool {
+    let is_of_service =
+        OF_SERVICES.iter().any(|part| name.contains(part)) || name.ends_with("_PORT");
+    name.starts_with(PREFIX) && !name.starts_with(TESTS) && !is_of_service && !reads(command, name)
+}
+
+/// Whether some flag reads this variable.
+fn reads(command: &Command, name: &str) -> bool {
+    command.get_arguments().any(|argument| argument.get_env().is_some_and(|env| env == name))
+        || command.get_subcommands().any(|command| reads(command, name))
+}
+
 /// The same command, for which those variables are not set that are empty.
 fn without_empty(command: Command) -> Command {
     let without = |argument: Arg| {
@@ -62,4 +91,31 @@ fn variable_of<'a>(command: &'a Command, flag: &str) -> Option<&'a OsStr> {
     let mut own = command.get_arguments().filter(|argument| argument.get_long() == Some(name));
     let own = own.find_map(Arg::get_env);
     own.or_else(|| command.get_subcommands().find_map(|command| variable_of(command, flag)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_nothing_reads_is_found() {
+        let below = Command::new("tail").arg(Arg::new("address").env("DAYBOOK_ADDRESS"));
+        let command = Command::new("daybook")
+            .arg(Arg::new("data_dir").env("DAYBOOK_DATA_DIR"))
+            .subcommand(below);
+        for (name, unknown) in [
+            ("DAYBOOK_DATADIR", true),
+            ("DAYBOOK_DATA_DIR", false),
+            ("DAYBOOK_ADDRESS", false),
+            ("DAYBOOK_TEST_SEED", false),
+            ("DATADIR", false),
+            // What a pod is told of services that are called daybook and daybook-read.
+            ("DAYBOOK_SERVICE_HOST", false),
+            ("DAYBOOK_SERVICE_PORT_GRPC", false),
+            ("DAYBOOK_PORT", false),
+            ("DAYBOOK_READ_PORT_50051_TCP_ADDR", false),
+        ] {
+            assert_eq!(is_unknown(&command, name), unknown, "{name}");
+        }
+    }
 }
