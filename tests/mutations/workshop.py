@@ -39,11 +39,12 @@ class Workshop:
 
     def begin_build(self):
         """Takes over what others wrote, and is built the same way in every tree. What is built of
-        this crate is named by the place of its tree."""
+        this crate is named by the place of its tree, and what a build that runs beside this is
+        about to write goes away again."""
         for part in ("deps", "build", ".fingerprint"):
             built = ROOT / "target" / "debug" / part
             if built.exists():
-                ours = shutil.ignore_patterns("*daybook-*", "it-*")
+                ours = shutil.ignore_patterns("*daybook-*", "it-*", "rmeta*")
                 shutil.copytree(built, self.build / "debug" / part, symlinks=True, ignore=ours)
 
     @contextlib.contextmanager
