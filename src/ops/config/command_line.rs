@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 
 use clap::{
-    Arg, Command, Parser,
+    Arg, Command, Id, Parser,
     builder::Resettable,
     error::{ContextKind, ContextValue},
 };
@@ -14,14 +14,15 @@ use clap::{
 use super::environment;
 
 /// Reads the command line of the process, and the variables of those flags that it does not have.
-/// A variable that is empty counts as one that is not set.
+/// A variable that is empty counts as one that is not set, and so does one whose flag would
+/// conflict with a flag that the line has.
 ///
 /// # Errors
 /// [`clap::Error`] when something is not right, or when help was asked for. The value of a variable
 /// is told with the variable's name.
 pub fn read_command_line<P: Parser>() -> Result<P, clap::Error> {
     let line: Vec<OsString> = std::env::args_os().collect();
-    let mut command = without_empty(P::command());
+    let mut command = without_beaten(without_empty(P::command()), &line);
     let matches = command.try_get_matches_from_mut(&line);
     let parsed = matches.and_then(|mut matches| P::from_arg_matches_mut(&mut matches));
     match parsed {
@@ -69,6 +70,36 @@ fn without_empty(command: Command) -> Command {
     command.mut_args(without).mut_subcommands(without_empty)
 }
 
+/// The same command, for which those variables are not set whose flags conflict with one that the
+/// line has: what is said now counts more than what was set once.
+fn without_beaten(command: Command, line: &[OsString]) -> Command {
+    let is_given = |argument: &Arg| argument.get_long().is_some_and(|long| has_flag(line, long));
+    let conflict = |one: &Arg, other: &Arg| {
+        let found = command.get_arg_conflicts_with(one);
+        found.iter().any(|found| found.get_id() == other.get_id())
+    };
+    let is_beaten = |argument: &&Arg| {
+        let mut given = command.get_arguments().filter(|other| is_given(other));
+        argument.get_env().is_some()
+            && !is_given(argument)
+            && given.any(|other| conflict(argument, other) || conflict(other, argument))
+    };
+    let beaten = command.get_arguments().filter(is_beaten).map(|it| it.get_id().clone());
+    let beaten: Vec<Id> = beaten.collect();
+    let without = |command: Command, id: Id| command.mut_arg(id, |it| it.env(Resettable::Reset));
+    let command = beaten.into_iter().fold(command, without);
+    command.mut_subcommands(|command| without_beaten(command, line))
+}
+
+/// Whether a line has a flag, with its value in the same word or in the next one.
+fn has_flag(line: &[OsString], long: &str) -> bool {
+    line.iter().any(|word| {
+        let word = word.to_string_lossy();
+        let flag = word.split('=').next().unwrap_or_default();
+        flag.strip_prefix("--") == Some(long)
+    })
+}
+
 /// The same error, with the name of a variable in place of a flag that the line does not have.
 fn named(mut error: clap::Error, command: &Command, line: &[OsString]) -> clap::Error {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
@@ -96,6 +127,28 @@ fn variable_of<'a>(command: &'a Command, flag: &str) -> Option<&'a OsStr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flag_beats_the_variable_of_another_one() {
+        let arguments = [
+            Arg::new("data_dir").long("data-dir").env("A"),
+            Arg::new("database_url").long("database-url").env("B").conflicts_with("data_dir"),
+            Arg::new("other").long("other").env("C"),
+        ];
+        let command = Command::new("daybook").subcommand(Command::new("verify").args(arguments));
+        for (line, left) in [
+            (&["daybook", "verify"][..], &["A", "B", "C"][..]),
+            (&["daybook", "verify", "--data-dir", "x"], &["A", "C"]),
+            (&["daybook", "verify", "--database-url=x"], &["B", "C"]),
+            (&["daybook", "verify", "--data-dir", "x", "--database-url=x"], &["A", "B", "C"]),
+        ] {
+            let words: Vec<OsString> = line.iter().map(OsString::from).collect();
+            let command = without_beaten(command.clone(), &words);
+            let verify = command.find_subcommand("verify").unwrap();
+            let variables: Vec<_> = verify.get_arguments().filter_map(Arg::get_env).collect();
+            assert_eq!(variables, left, "{line:?}");
+        }
+    }
 
     #[test]
     fn a_variable_that_nothing_reads_is_found() {
