@@ -4,11 +4,11 @@
 //! A connection may be that of many callers, behind a proxy, who are all told to come again when
 //! one of them does that very often, and who are known already are let in all the same.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use tokio::time::Instant;
 
-use super::bucket::Bucket;
+use super::{bucket::Bucket, lock};
 
 /// How many a second, and as many at once: to verify them takes a hundredth of a processor.
 const PER_SECOND: u32 = 100;
@@ -26,16 +26,11 @@ impl Default for Attempts {
 impl Attempts {
     /// Whether there is one more.
     pub(super) fn are_left(&self) -> bool {
-        self.bucket().has_one(Instant::now()).is_ok()
+        lock(&self.0).has_one(Instant::now()).is_ok()
     }
 
     /// Counts one that was in vain.
     pub(super) fn count(&self) {
-        let _whether_or_not = self.bucket().take(Instant::now());
-    }
-
-    /// Nothing can panic while it is locked.
-    fn bucket(&self) -> MutexGuard<'_, Bucket> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let _whether_or_not = lock(&self.0).take(Instant::now());
     }
 }

@@ -1,14 +1,11 @@
 //! The audit: one line of the log for each call that was denied, and no more than a disk can bear.
 
-use std::{
-    net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{net::SocketAddr, sync::Mutex};
 
 use tokio::time::Instant;
 use tracing::{field::display, info};
 
-use super::bucket::Bucket;
+use super::{bucket::Bucket, lock};
 use crate::domain::Principal;
 
 /// How many lines are written in a second of callers that are known, and as many of those that are
@@ -83,11 +80,6 @@ impl Audit {
     fn each(&self) -> [&Mutex<Lines>; 2] {
         [&self.of_known, &self.of_strangers]
     }
-}
-
-/// Nothing can panic while it is locked.
-fn lock(lines: &Mutex<Lines>) -> MutexGuard<'_, Lines> {
-    lines.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whatever was left out last is told at the end, room or not.

@@ -3,10 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
-use super::{Trust, token::TokenHash};
+use super::{Trust, lock, token::TokenHash};
 
 /// How many are known. When there are more, and none of them has expired, all are verified anew.
 const BELIEVED_MAX: usize = 4_096;
@@ -27,12 +27,12 @@ pub(super) struct Believed(Mutex<HashMap<TokenHash, Claimed>>);
 
 impl Believed {
     pub(super) fn get(&self, token: &TokenHash) -> Option<Claimed> {
-        self.tokens().get(token).cloned()
+        lock(&self.0).get(token).cloned()
     }
 
     /// Remembers one, in the second `now`.
     pub(super) fn add(&self, token: TokenHash, claimed: Claimed, now: i64) {
-        let mut tokens = self.tokens();
+        let mut tokens = lock(&self.0);
         if tokens.len() >= BELIEVED_MAX {
             tokens.retain(|_, claimed| claimed.ends > now);
         }
@@ -40,11 +40,6 @@ impl Believed {
             tokens.clear();
         }
         tokens.insert(token, claimed);
-    }
-
-    /// Nothing can panic while it is locked.
-    fn tokens(&self) -> MutexGuard<'_, HashMap<TokenHash, Claimed>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -68,6 +63,6 @@ mod tests {
         for number in 1..=2 * BELIEVED_MAX {
             believed.add(hash(number), claimed(100), 10);
         }
-        assert!(believed.tokens().len() <= BELIEVED_MAX);
+        assert!(lock(&believed.0).len() <= BELIEVED_MAX);
     }
 }

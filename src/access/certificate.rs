@@ -15,8 +15,8 @@ const URI_SIGN: &str = "://";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateNames {
     names: Vec<CertificateName>,
-    /// The last second in which it is good, since 1970.
-    last: i64,
+    /// From when on they do not count any more, in seconds since 1970.
+    ends: i64,
 }
 
 /// One name, in the form in which names are compared.
@@ -60,15 +60,17 @@ impl CertificateNames {
 
     /// From when on they do not count any more, in seconds since 1970.
     pub(super) fn ends(&self) -> i64 {
-        self.last.saturating_add(1)
+        self.ends
     }
 }
 
 fn read(der: &[u8]) -> Option<CertificateNames> {
     let certificate = Certificate::from_der(der).ok()?;
     let certificate = certificate.tbs_certificate();
+    // The last second in which it is good.
     let last = certificate.validity().not_after.to_unix_duration().as_secs();
-    Some(CertificateNames { names: names(certificate)?, last: i64::try_from(last).ok()? })
+    let ends = i64::try_from(last).ok()?.saturating_add(1);
+    Some(CertificateNames { names: names(certificate)?, ends })
 }
 
 fn names(certificate: &TbsCertificate) -> Option<Vec<CertificateName>> {

@@ -9,6 +9,8 @@
 //! forgotten when its call has been let in. Nothing here prints what a file says, only where it is
 //! wrong.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 mod attempts;
 mod audit;
 mod believed;
@@ -44,3 +46,8 @@ pub use policy::Role;
 pub use quota::{Exceeded, Limits, Place};
 pub use token::{TOKEN_BYTES_MAX, TokenError, hash_of, new_token};
 pub use trust::Trust;
+
+/// Locks what this room keeps: nothing can panic while it is locked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::bucket::Bucket;
+use super::{bucket::Bucket, lock};
 
 /// When to try again what has no place: by then a few groups of commands have passed.
 const RETRY_PLACE: Duration = Duration::from_millis(50);
@@ -75,7 +75,7 @@ impl Quota {
     /// [`Exceeded`] when it comes too early.
     pub(super) fn pace(&self, now: Instant) -> Result<(), Exceeded> {
         let Some(bucket) = &self.bucket else { return Ok(()) };
-        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bucket = lock(bucket);
         let limit = self.limits.rate;
         let exceeded = |retry| Exceeded { quota: "rate_per_principal", limit, retry };
         bucket.take(now).map_err(exceeded)
@@ -83,8 +83,7 @@ impl Quota {
 
     /// Whether one more call would come too early, and when it would not.
     pub(super) fn is_early(&self, now: Instant) -> Option<Duration> {
-        let bucket = self.bucket.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        bucket.has_one(now).err()
+        lock(self.bucket.as_ref()?).has_one(now).err()
     }
 
     /// A place for one more call or tail.

@@ -285,6 +285,12 @@ fn tls(given: &ServeArgs) -> Result<Option<TlsFiles>, ConfigError> {
 }
 
 impl Config {
+    /// The directory that keeps the ledger, if one does.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        (!self.ephemeral && self.database.is_none()).then_some(&self.data_dir)
+    }
+
     /// Others than this machine's own programs are let in only where what they say is encrypted and
     /// they prove who they are, unless that was asked for.
     fn expect_secure(&self) -> Result<(), ConfigError> {

@@ -232,9 +232,8 @@ impl Running {
     /// Says what is served, and where it is.
     pub(super) fn tell_serving(&self, config: &Config) {
         let log_id = Uuid::from_bytes(self.sources.history.log().log_id());
-        let is_in_files = !config.ephemeral && config.database.is_none();
         // Whoever has given another path than was meant sees it here.
-        let path = std::path::absolute(&config.data_dir).ok().filter(|_| is_in_files);
+        let path = config.directory().and_then(|path| std::path::absolute(path).ok());
         let data_dir = path.as_ref().map(|path| tracing::field::display(path.display()));
         info!(position = self.position, %log_id, data_dir, "serving");
     }

@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -81,8 +81,7 @@ impl Metrics {
             connections: Presence::default(),
             draining: Gauge::default(),
             started_micros,
-            data_dir: Some(config.data_dir.clone())
-                .filter(|_| !config.ephemeral && config.database.is_none()),
+            data_dir: config.directory().map(Path::to_owned),
             role: Arc::new(Role::new()),
             is_shared: !config.ephemeral && config.database.is_some(),
             remembered: Remembered::new(config.request_id_window),

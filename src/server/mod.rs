@@ -271,10 +271,10 @@ async fn useless(mut status: watch::Receiver<StoreStatus>, config: &Config) -> b
         *status == StoreStatus::Fenced || (is_shared && *status == StoreStatus::Latched)
     };
     let moved = async {
-        if config.ephemeral || is_shared {
-            pending::<()>().await;
+        match config.directory() {
+            Some(path) => place::left(path.to_owned()).await,
+            None => pending().await,
         }
-        place::left(config.data_dir.clone()).await;
     };
     let taken_over = async {
         // Of a log that is damaged, or of one's own, nobody tells any more.

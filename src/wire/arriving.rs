@@ -175,8 +175,12 @@ impl Arriving {
             self.deadline = Deadline::after(None);
         }
         // What is too large is refused by its first bytes.
-        let is_too_large = self.place.length > self.kept.of_all.message_bytes_max;
-        if self.is_one && !is_too_large { self.take_of_one(bytes) } else { self.take_next(bytes) }
+        if self.place.length > self.kept.of_all.message_bytes_max {
+            self.is_one = false;
+            self.pass_on(bytes);
+            return Ok(());
+        }
+        if self.is_one { self.take_of_one(bytes) } else { self.take_next(bytes) }
     }
 
     /// Takes in what came, and passes on what is whole.
@@ -185,11 +189,6 @@ impl Arriving {
         let whole = bytes.split_to(bytes.len().saturating_sub(begun));
         if !whole.is_empty() {
             self.pass_on(whole);
-        }
-        if self.place.length > self.kept.of_all.message_bytes_max {
-            self.is_one = false;
-            self.pass_on(bytes);
-            return Ok(());
         }
         self.keep(&bytes)
     }

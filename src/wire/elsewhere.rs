@@ -33,13 +33,12 @@ use super::{
 pub(super) const FORWARDED: HeaderName = HeaderName::from_static("daybook-forwarded");
 /// Over how many connections to the owner calls are spread: each takes a few hundred at once.
 const CONNECTIONS: usize = 8;
-
-type Request = http::Request<Body>;
-type Response = http::Response<Body>;
-
 /// Over how many further ones streams of commands go, one each: less than the connections that a
 /// server takes from one address.
 const STREAMS_ALONE_MAX: usize = 64;
+
+type Request = http::Request<Body>;
+type Response = http::Response<Body>;
 
 /// Knows how to connect to an address.
 pub type Connect = Arc<dyn Fn(&str) -> Option<Endpoint> + Send + Sync>;

@@ -73,7 +73,9 @@ fn without_empty(command: Command) -> Command {
 /// The same command, for which those variables are not set whose flags conflict with one that the
 /// line has: what is said now counts more than what was set once.
 fn without_beaten(command: Command, line: &[OsString]) -> Command {
-    let is_given = |argument: &Arg| argument.get_long().is_some_and(|long| has_flag(line, long));
+    let is_given = |argument: &Arg| {
+        argument.get_long().is_some_and(|long| has_flag(line, &format!("--{long}")))
+    };
     let conflict = |one: &Arg, other: &Arg| {
         let found = command.get_arg_conflicts_with(one);
         found.iter().any(|found| found.get_id() == other.get_id())
@@ -92,11 +94,9 @@ fn without_beaten(command: Command, line: &[OsString]) -> Command {
 }
 
 /// Whether a line has a flag, with its value in the same word or in the next one.
-fn has_flag(line: &[OsString], long: &str) -> bool {
+fn has_flag(line: &[OsString], flag: &str) -> bool {
     line.iter().any(|word| {
-        let word = word.to_string_lossy();
-        let flag = word.split('=').next().unwrap_or_default();
-        flag.strip_prefix("--") == Some(long)
+        word.to_string_lossy().split_once('=').map_or(word == flag, |(name, _)| name == flag)
     })
 }
 
@@ -106,10 +106,7 @@ fn named(mut error: clap::Error, command: &Command, line: &[OsString]) -> clap::
         return error;
     };
     let flag = argument.split([' ', '[', '=']).next().unwrap_or_default();
-    let is_flag = |word: &OsString| {
-        word.to_string_lossy().split_once('=').map_or(word == flag, |(name, _)| name == flag)
-    };
-    let variable = variable_of(command, flag).filter(|_| !line.iter().any(is_flag));
+    let variable = variable_of(command, flag).filter(|_| !has_flag(line, flag));
     if let Some(variable) = variable.map(|variable| variable.to_string_lossy().into_owned()) {
         error.insert(ContextKind::InvalidArg, ContextValue::String(variable));
     }
