@@ -95,7 +95,9 @@ async fn an_owner_that_is_gone_is_told_of() {
 #[tokio::test]
 async fn who_owns_the_ledger_is_known_before_all_of_it_is() {
     let Some(url) = super::new_ledger() else { return };
-    let owner = member(&url, LEASE).await;
+    let mut owner = member(&url, LEASE).await;
+    // Whose the log is it says a moment before it takes calls.
+    owner.wait_for_line("serving").await;
     let mut client = Client::new(owner.connect().await);
     for _ in 0..BATCHES {
         let request = ExecuteBatchRequest { commands: openings(), return_results: false };
